@@ -1,0 +1,3 @@
+//! What touches the machine: namespaces, TUN devices, netlink, processes.
+
+pub mod plan;

@@ -1,0 +1,1 @@
+//! Typed resources: what a document means.

@@ -1,0 +1,1 @@
+//! The web server that answers with what it saw.

@@ -1,0 +1,287 @@
+//! What the outside sees of a lab: the JSON of the HTTP API and of `-o json`.
+//!
+//! Field names are stable: they are documented output.
+
+use std::collections::BTreeMap;
+use std::net::IpAddr;
+
+use serde::{Deserialize, Serialize};
+
+use localvpc_api::report;
+use localvpc_api::trace::Tuple;
+
+/// Body of `POST /v1/apply` and `POST /v1/plan`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ApplyRequest {
+    /// Where the document came from, for messages.
+    pub file: String,
+    /// The document.
+    pub text: String,
+}
+
+/// A line of the NDJSON stream that answers `POST /v1/apply`; the last is `Applied` or `Failed`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum ApplyEvent {
+    /// What will be done.
+    Plan(Plan),
+    /// A step that has begun.
+    Step {
+        /// Steps done so far.
+        done: u32,
+        /// Steps in all.
+        total: u32,
+        /// What is being done: `namespace web`.
+        what: String,
+    },
+    /// Everything is in force.
+    Applied {
+        /// Generation of the tables in force.
+        generation: u64,
+        /// Warnings of the file, rendered.
+        warnings: Vec<String>,
+        /// From request to the end, in milliseconds.
+        took_ms: u64,
+    },
+    /// Nothing was changed, or what had been begun was undone.
+    Failed(ErrorView),
+}
+
+/// The difference between what runs and what a file asks for.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// One entry per resource that is added, changed or removed.
+    pub changes: Vec<Change>,
+    /// Resources that stay as they are.
+    pub unchanged: u32,
+    /// Warnings of the file, rendered.
+    pub warnings: Vec<String>,
+}
+
+/// One line of a plan.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Change {
+    /// What happens to it.
+    pub action: ChangeAction,
+    /// Kind of resource: `subnet`, `security group`.
+    pub kind: String,
+    /// Its name, with its VPC where that is needed: `main/private-a`.
+    pub name: String,
+    /// What about it: `1 rule added`; empty for a whole resource.
+    pub detail: String,
+}
+
+/// What happens to a resource.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ChangeAction {
+    /// It is new.
+    Add,
+    /// It differs.
+    Change,
+    /// It is gone from the file.
+    Remove,
+}
+
+/// An error for people and programs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ErrorView {
+    /// Stable word for programs: `invalid_config`, `not_found`, `host`, `dataplane`, `internal`.
+    pub kind: String,
+    /// What a person reads, rendered, without a trailing newline.
+    pub message: String,
+    /// Positions in the file, where there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub positions: Vec<Position>,
+}
+
+/// A place in a file.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Position {
+    /// The file.
+    pub file: String,
+    /// Line, from 1.
+    pub line: u32,
+    /// Column, from 1.
+    pub column: u32,
+}
+
+/// `GET /v1/status`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct StatusView {
+    /// The lab.
+    pub lab: String,
+    /// The file it was brought up from.
+    pub file: String,
+    /// Control's process id.
+    pub control_pid: u32,
+    /// Seconds since control started.
+    pub uptime_s: u64,
+    /// The dataplane; absent while it is being restarted.
+    pub dataplane: Option<report::Status>,
+    /// Times the dataplane had to be restarted.
+    pub dataplane_restarts: u32,
+    /// Resources by kind.
+    pub resources: BTreeMap<String, u32>,
+    /// Instances and internet hosts.
+    pub instances: Vec<InstanceView>,
+}
+
+/// An instance or internet host.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct InstanceView {
+    /// Its name.
+    pub name: String,
+    /// `instance` or `internet host`.
+    pub kind: String,
+    /// Its VPC; empty for an internet host.
+    pub vpc: String,
+    /// Its subnet; empty for an internet host.
+    pub subnet: String,
+    /// Its private address, or an internet host's only one.
+    pub ip: IpAddr,
+    /// Its Elastic IP or automatic public address.
+    pub public_ip: Option<IpAddr>,
+    /// Its security groups.
+    pub security_groups: Vec<String>,
+    /// The namespace: a name for `ip netns exec`, or a path.
+    pub namespace: String,
+    /// Whether other instances share the namespace.
+    pub shared: bool,
+    /// Its commands.
+    pub processes: Vec<ProcessView>,
+}
+
+/// A `run:` command.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ProcessView {
+    /// The command line.
+    pub command: String,
+    /// Its process id, while it runs.
+    pub pid: Option<u32>,
+    /// How it ended: `exit status 1`, `signal 9`.
+    pub ended: Option<String>,
+    /// The file with its output.
+    pub log: String,
+}
+
+/// `GET /v1/resources`: everything in the lab, for `ls` and `inspect`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ResourceView {
+    /// Kind: `vpc`, `subnet`, `route table`, ...
+    pub kind: String,
+    /// Name as in the file.
+    pub name: String,
+    /// AWS-style id, derived from the name: `subnet-0a1b…`.
+    pub id: String,
+    /// The VPC; empty for what belongs to none.
+    pub vpc: String,
+    /// Where it stands in the file.
+    pub position: Option<Position>,
+    /// One line: `10.0.1.0/24, route table public`.
+    pub summary: String,
+    /// All of it.
+    pub detail: serde_json::Value,
+}
+
+/// `POST /v1/explain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct ExplainRequest {
+    /// Instance, internet host, `internet`, or address.
+    pub from: String,
+    /// Instance, internet host, NAT gateway or address.
+    pub to: String,
+    /// `tcp`, `udp`, `icmp` or a protocol number.
+    pub protocol: String,
+    /// Destination port, for TCP and UDP.
+    pub port: Option<u16>,
+    /// Source port; a port of Linux's ephemeral range otherwise.
+    pub source_port: Option<u16>,
+}
+
+/// Answer to `POST /v1/explain`.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Explanation {
+    /// What was asked, names resolved: `app 10.0.2.20`.
+    pub from: String,
+    /// `example 198.51.100.10:443`.
+    pub to: String,
+    /// `tcp`.
+    pub protocol: String,
+    /// What came out.
+    pub outcome: ExplainOutcome,
+    /// Reason code of the discard; empty where it is reachable.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// The way there.
+    pub forward: Vec<ExplainStep>,
+    /// The way back of the reply.
+    pub back: Vec<ExplainStep>,
+    /// What would let it through, where something would.
+    pub advice: Option<String>,
+}
+
+/// Outcome of an explanation, and the CLI's exit code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ExplainOutcome {
+    /// The packet arrives and its reply comes back. Exit code 0.
+    Reachable,
+    /// The packet or its reply is discarded. Exit code 1.
+    Blocked,
+    /// It cannot be told. Exit code 3.
+    Undecidable,
+}
+
+/// One stage of an explanation.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ExplainStep {
+    /// Where: `eni app`, `subnet private-a`, `nat-a`, `igw`.
+    pub place: String,
+    /// What looked at it: `security group default`, `network ACL app out`, `route table private`.
+    pub component: String,
+    /// What it said: `rule 100 allow tcp 443`, `0.0.0.0/0 → nat-a`.
+    pub decision: String,
+    /// Where the deciding rule stands: `two-tier.yaml:31`; `default` for what nobody wrote.
+    pub source: String,
+    /// Whether the packet went on.
+    pub pass: bool,
+    /// The packet as it came to the stage.
+    pub packet: Tuple,
+}
+
+/// `GET /v1/counters`, names added.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct CountersView {
+    /// ENI names, as `counters.enis` has ids.
+    pub enis: Vec<Named<report::EniCounters>>,
+    /// NAT gateways.
+    pub nat_gateways: Vec<Named<report::NatGatewayCounters>>,
+    /// Links, by namespace.
+    pub links: Vec<Named<report::LinkCounters>>,
+    /// All discards by reason, with a sentence each.
+    pub discards: Vec<DiscardView>,
+    /// Worker threads.
+    pub workers: Vec<report::WorkerCounters>,
+}
+
+/// A row of the dataplane with the name control knows for it.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Named<T> {
+    /// The name; the bare id for something that is gone from the file.
+    pub name: String,
+    /// The row.
+    #[serde(flatten)]
+    pub row: T,
+}
+
+/// Discards for one reason.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct DiscardView {
+    /// Its code.
+    pub code: String,
+    /// One sentence.
+    pub explanation: String,
+    /// Packets.
+    pub packets: u64,
+}
