@@ -1,0 +1,3 @@
+//! What outlives packets and pushes.
+
+pub mod nat_ports;
