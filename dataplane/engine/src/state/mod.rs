@@ -1,3 +1,82 @@
-//! What outlives packets and pushes.
+//! What outlives packets and pushes: connections, NAT leases, counters.
+//!
+//! This is the truth; the flow caches of the workers only stand in for it.
 
+pub mod activity;
+pub mod conntrack;
+pub mod leases;
 pub mod nat_ports;
+pub mod tcp;
+
+use localvpc_api::report::ConnectionState;
+
+use crate::Time;
+use crate::metrics::Metrics;
+use crate::packet::{Kind, Packet, TcpFacts};
+use crate::tables::Tables;
+
+/// How much a dataplane remembers.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Tracked connections, over all ENIs.
+    pub connections: u32,
+    /// NAT leases, over all gateways.
+    pub leases: u32,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self { connections: 1 << 19, leases: 1 << 19 }
+    }
+}
+
+/// Shared by all workers.
+#[derive(Debug)]
+pub struct State {
+    /// What security groups have admitted.
+    pub connections: conntrack::Connections,
+    /// What NAT gateways have translated.
+    pub leases: leases::Leases,
+    /// What was counted.
+    pub metrics: Metrics,
+}
+
+impl State {
+    /// Nothing remembered yet, room for `limits`.
+    pub fn new(limits: Limits) -> Self {
+        Self {
+            connections: conntrack::Connections::new(limits.connections),
+            leases: leases::Leases::new(limits.leases),
+            metrics: Metrics::default(),
+        }
+    }
+
+    /// Ends what has idled out in one part of the state, numbered from 0 and taken modulo [`parts`](Self::parts);
+    /// returns how much ended.
+    ///
+    /// Each call holds one lock at a time, shortly: call it for one part after the other, for all of them every second or so.
+    pub fn expire(&self, tables: &Tables, part: usize, now: Time) -> usize {
+        let connections = self.connections.sweep(part, now, |eni| !tables.has_eni(eni));
+        let leases = self.leases.sweep(
+            part,
+            now,
+            |nat_gateway| !tables.has_nat_gateway(nat_gateway),
+            |nat_gateway| {
+                let metrics = self.metrics.nat_gateway(nat_gateway);
+                metrics.idle_timeouts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+            },
+        );
+        connections + leases
+    }
+
+    /// Number of parts that [`expire`](Self::expire) takes.
+    pub const fn parts(&self) -> usize {
+        self.connections.shards()
+    }
+}
+
+/// Whether `packet` begins a new connection on the tuple of a closed one.
+pub fn reopens(packet: &Packet, activity: &activity::Activity) -> bool {
+    matches!(&packet.kind, Kind::Tcp(facts) if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN)
+        && activity.state() == ConnectionState::Closed
+}

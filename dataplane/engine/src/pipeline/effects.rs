@@ -1,0 +1,258 @@
+//! What would a walk change, and how is it made true?
+//!
+//! Stages propose effects; [`Effects::commit`] carries them out when the packet
+//! has been accepted by every stage, or not at all. So a connection is tracked at
+//! the sender's ENI only if the receiver's side accepted the packet too. AWS does not
+//! document this case; nothing but the number of connections depends on it.
+
+use arrayvec::ArrayVec;
+use localvpc_api::DiscardReason;
+use localvpc_api::trace::Direction;
+
+use super::Walk;
+use crate::Time;
+use crate::packet::Packet;
+use crate::state::State;
+use crate::state::activity::Ref;
+use crate::state::conntrack::{ConnectionKey, NewConnection};
+use crate::state::leases::{InsideKey, NotLeased, OutsideKey, PortReservation, Translation};
+use crate::tables::{NatGatewayIndex, Tables};
+
+/// A change that a stage proposes.
+#[derive(Debug)]
+pub enum Effect<'a> {
+    /// A tracked connection has another packet.
+    Connection {
+        /// The connection.
+        activity: Ref,
+        /// Seen from its ENI.
+        direction: Direction,
+    },
+    /// A security group rule admitted a new connection.
+    Track {
+        /// The connection.
+        new: NewConnection,
+        /// Whether the rules leave it untracked, unless it passes a NAT gateway (SG-32, SG-35).
+        untracked: bool,
+    },
+    /// A NAT lease has another packet.
+    Lease {
+        /// The lease.
+        activity: Ref,
+        /// The gateway.
+        nat_gateway: NatGatewayIndex,
+        /// Outbound is from inside to the destination.
+        direction: Direction,
+    },
+    /// A NAT gateway translates a new connection.
+    NewLease {
+        /// The gateway.
+        nat_gateway: NatGatewayIndex,
+        /// The connection as it comes from inside.
+        key: InsideKey,
+        /// The port that was taken for it.
+        reservation: PortReservation<'a>,
+        /// Idle timeout.
+        idle_timeout_ms: u64,
+    },
+    /// An ICMP error passes a NAT gateway: it is counted and changes nothing (RFC 5508 REQ-6).
+    Relate {
+        /// The gateway.
+        nat_gateway: NatGatewayIndex,
+        /// Outbound is from inside to the destination.
+        direction: Direction,
+    },
+}
+
+/// A packet meets at most two ENIs and two NAT gateways.
+const MAX_EFFECTS: usize = 8;
+
+/// Everything that a walk would change.
+#[derive(Debug, Default)]
+pub struct Effects<'a>(ArrayVec<Effect<'a>, MAX_EFFECTS>);
+
+/// A reference that a flow cache entry depends on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Dependency {
+    /// Which table it refers to.
+    pub kind: DependencyKind,
+    /// The connection or lease.
+    pub activity: Ref,
+    /// The direction of the packets, in its frame of reference.
+    pub direction: Direction,
+}
+
+/// Which table a [`Dependency`] refers to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DependencyKind {
+    /// Tracked connections.
+    Connection,
+    /// NAT leases.
+    Lease,
+}
+
+/// The connections and leases that an accepted packet belongs to.
+pub type Dependencies = ArrayVec<Dependency, 4>;
+
+/// Why the effects of a walk were not kept. Nothing was changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotCommitted {
+    /// Another worker was faster: walk again.
+    Raced,
+    /// There is no room.
+    Full(DiscardReason),
+}
+
+impl<'a> Effects<'a> {
+    /// Adds a proposal.
+    pub fn propose(&mut self, effect: Effect<'a>) -> Result<(), DiscardReason> {
+        // A path with more effects goes through more gateways than a path can: it is a loop.
+        self.0.try_push(effect).map_err(|_| DiscardReason::Loop)
+    }
+
+    /// Whether the packet passes a NAT gateway, which makes it tracked whatever the rules say (SG-35).
+    pub fn pass_nat_gateway(&self) -> bool {
+        self.0.iter().any(|effect| {
+            matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. } | Effect::Relate { .. })
+        })
+    }
+
+    /// The proposals.
+    pub fn as_slice(&self) -> &[Effect<'a>] {
+        &self.0
+    }
+
+    /// Makes every proposal true, or none.
+    ///
+    /// # Errors
+    /// [`NotCommitted`].
+    pub fn commit(
+        mut self,
+        tables: &Tables,
+        state: &State,
+        packet: &Packet,
+        worker: usize,
+        now: Time,
+    ) -> Result<Dependencies, NotCommitted> {
+        let track_all = self.pass_nat_gateway();
+        let mut dependencies = Dependencies::new();
+        let mut made: ArrayVec<Made, MAX_EFFECTS> = ArrayVec::new();
+        // What can fail comes first, so that nothing needs to be unseen afterwards.
+        for effect in &self.0 {
+            if let Effect::Track { new, untracked } = effect
+                && (track_all || !untracked)
+            {
+                let fresh = state.connections.find(&new.key, now).is_none();
+                match state.connections.track(new, packet, now) {
+                    Some(activity) => dependencies.push(Dependency {
+                        kind: DependencyKind::Connection,
+                        activity,
+                        direction: new.direction,
+                    }),
+                    None => {
+                        undo(state, &made);
+                        return Err(NotCommitted::Full(DiscardReason::ConnectionTableFull));
+                    }
+                }
+                if fresh {
+                    made.push(Made::Connection(new.key));
+                }
+            }
+        }
+        for effect in self.0.drain(..) {
+            match effect {
+                Effect::Track { .. } => {}
+                Effect::Connection { activity, direction } => {
+                    if let Some(live) = state.connections.activities.live(activity, now) {
+                        live.see(packet, direction, now);
+                    }
+                    dependencies.push(Dependency { kind: DependencyKind::Connection, activity, direction });
+                }
+                Effect::NewLease { nat_gateway, key, reservation, idle_timeout_ms } => {
+                    match state.leases.lease(key, reservation, idle_timeout_ms, packet, now) {
+                        Ok(activity) => {
+                            made.push(Made::Lease(key));
+                            tables.nat_gateway(nat_gateway).metrics.slot(worker).connection_attempts.add(1);
+                            count(tables, nat_gateway, Direction::Outbound, packet, worker);
+                            dependencies.push(Dependency {
+                                kind: DependencyKind::Lease,
+                                activity,
+                                direction: Direction::Outbound,
+                            });
+                        }
+                        Err(not) => {
+                            undo(state, &made);
+                            return Err(match not {
+                                NotLeased::Raced => NotCommitted::Raced,
+                                NotLeased::Full => NotCommitted::Full(DiscardReason::LeaseTableFull),
+                            });
+                        }
+                    }
+                }
+                Effect::Lease { activity, nat_gateway, direction } => {
+                    if let Some(live) = state.leases.activities.live(activity, now) {
+                        live.see(packet, direction, now);
+                    }
+                    count(tables, nat_gateway, direction, packet, worker);
+                    dependencies.push(Dependency { kind: DependencyKind::Lease, activity, direction });
+                }
+                Effect::Relate { nat_gateway, direction } => count(tables, nat_gateway, direction, packet, worker),
+            }
+        }
+        Ok(dependencies)
+    }
+}
+
+/// What this commit has made so far.
+enum Made {
+    Connection(ConnectionKey),
+    Lease(InsideKey),
+}
+
+fn undo(state: &State, made: &[Made]) {
+    for made in made {
+        match made {
+            Made::Connection(key) => state.connections.forget(key),
+            Made::Lease(key) => state.leases.forget(key),
+        }
+    }
+}
+
+/// Counts a packet at a NAT gateway.
+pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet: &Packet, worker: usize) {
+    let slot = tables.nat_gateway(at).metrics.slot(worker);
+    match direction {
+        Direction::Outbound => slot.out_to_destination.add(packet.segments, packet.length),
+        Direction::Inbound => slot.in_from_destination.add(packet.segments, packet.length),
+    }
+}
+
+impl Walk<'_> {
+    /// Whether an earlier walk, taken for granted, made this connection.
+    pub(super) fn assumes_connection(&self, key: &ConnectionKey) -> bool {
+        let track_all = self
+            .assumed
+            .iter()
+            .any(|effect| matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. }));
+        self.assumed.iter().any(|effect| match effect {
+            Effect::Track { new, untracked } => (track_all || !untracked) && new.key == *key,
+            _ => false,
+        })
+    }
+
+    /// The inside of a lease that an earlier walk, taken for granted, made.
+    pub(super) fn assumed_inside(&self, key: &OutsideKey) -> Option<InsideKey> {
+        self.assumed.iter().find_map(|effect| match effect {
+            Effect::NewLease { key: inside, reservation, .. } if reservation.key() == *key => Some(*inside),
+            _ => None,
+        })
+    }
+
+    /// The translation that this very walk, or an earlier one, has proposed for a connection from inside.
+    pub(super) fn assumed_translation(&self, key: &InsideKey) -> Option<Translation> {
+        self.assumed.iter().find_map(|effect| match effect {
+            Effect::NewLease { key: inside, reservation, .. } if inside == key => Some(reservation.translation()),
+            _ => None,
+        })
+    }
+}

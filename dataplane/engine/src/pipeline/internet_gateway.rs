@@ -1,0 +1,132 @@
+//! Which public address stands for this private one, and back?
+//!
+//! The internet gateway translates addresses 1:1 and keeps no state (IGW-3, IGW-13):
+//! ports and the far end's address stay. Outward, the source needs a public address
+//! (IGW-9) and the destination must not be private (IGW-8); packets are at most 1500
+//! bytes (IGW-12), larger ones that must not be fragmented are answered with 3/4 from the
+//! subnet's router (AWS leaves open who answers, MTU-3). Inward, the destination must be
+//! the public address of something (IGW-6) and the source not private (IGW-8).
+//!
+//! What leaves through one gateway for a public address of the lab comes in at the
+//! gateway that has it: EIP to EIP, between VPCs or within one (IGW-14).
+
+use std::net::IpAddr;
+
+use localvpc_api::DiscardReason;
+use localvpc_api::trace::{Decision, Direction};
+
+use super::route_table::{owner, router_address};
+use super::{At, Observer, Stop, Walk};
+use crate::tables::{Association, InternetGatewayIndex, Tables};
+
+/// IGW-12.
+const INTERNET_MTU: u16 = 1500;
+
+/// From a VPC to the internet.
+pub fn leave(
+    tables: &Tables,
+    walk: &mut Walk<'_>,
+    igw: InternetGatewayIndex,
+    seen: &mut impl Observer,
+) -> Result<At, Stop> {
+    let gateway = tables.internet_gateway(igw);
+    let before = walk.tuple;
+    let outcome = outward(tables, walk, igw);
+    let translated = outcome.is_ok().then_some(walk.tuple);
+    seen.decided(
+        &before,
+        Decision::InternetGateway {
+            internet_gateway: Some(gateway.id),
+            direction: Direction::Outbound,
+            translated,
+        },
+    );
+    outcome.map(|()| At::Internet)
+}
+
+/// On the internet: to a host, or into the gateway that has the destination.
+pub fn enter(tables: &Tables, walk: &mut Walk<'_>, seen: &mut impl Observer) -> Result<At, Stop> {
+    let destination = walk.tuple.destination;
+    let before = walk.tuple;
+    if let Some(association) = tables.internet.public.get(&destination) {
+        let gateway = tables.internet_gateway(association.internet_gateway);
+        let outcome = inward(tables, walk, association);
+        let translated = outcome.is_ok().then_some(walk.tuple);
+        seen.decided(
+            &before,
+            Decision::InternetGateway {
+                internet_gateway: Some(gateway.id),
+                direction: Direction::Inbound,
+                translated,
+            },
+        );
+        return outcome;
+    }
+    let from_inside = walk.sender.is_some() || walk.effects.pass_nat_gateway();
+    if let Some(link) = tables.internet.link
+        && tables.internet.hosts.contains(&destination)
+    {
+        seen.decided(&before, Decision::Internet { found: true });
+        let mtu = tables.links.get(&link).map_or(INTERNET_MTU, |link| link.mtu);
+        // The internet's own routers would answer; this lab has none, so nobody does.
+        walk.fit(mtu, destination, None)?;
+        return Ok(At::Delivered(link));
+    }
+    if from_inside {
+        seen.decided(&before, Decision::Internet { found: false });
+        return Err(DiscardReason::NoSuchHost.into());
+    }
+    // From a host of the internet to an address that no gateway of the lab has.
+    seen.decided(
+        &before,
+        Decision::InternetGateway { internet_gateway: None, direction: Direction::Inbound, translated: None },
+    );
+    Err(DiscardReason::NoPublicAssociation.into())
+}
+
+fn outward(tables: &Tables, walk: &mut Walk<'_>, igw: InternetGatewayIndex) -> Result<(), Stop> {
+    let gateway = tables.internet_gateway(igw);
+    let source = walk.tuple.source;
+    match scope(walk.tuple.destination) {
+        Scope::Private => return Err(DiscardReason::PrivateDestination.into()),
+        Scope::Shared => return Err(DiscardReason::SharedDestination.into()),
+        Scope::Public => {}
+    }
+    let public = *gateway.public_of.get(&source).ok_or(DiscardReason::NoPublicAddress)?;
+    let subnet = tables.vpc(gateway.vpc).subnets.lookup(source).ok_or(DiscardReason::NoPublicAddress)?;
+    let back = At::Inbound(subnet, owner(tables, subnet, source)?);
+    walk.fit(INTERNET_MTU, router_address(tables, subnet), Some(back))?;
+    walk.translate_source(public, None);
+    Ok(())
+}
+
+fn inward(tables: &Tables, walk: &mut Walk<'_>, association: &Association) -> Result<At, Stop> {
+    match scope(walk.tuple.source) {
+        Scope::Private => return Err(DiscardReason::PrivateSource.into()),
+        Scope::Shared => return Err(DiscardReason::SharedSource.into()),
+        Scope::Public => {}
+    }
+    let gateway = tables.internet_gateway(association.internet_gateway);
+    let subnet =
+        tables.vpc(gateway.vpc).subnets.lookup(association.private).ok_or(DiscardReason::NoSuchAddress)?;
+    let next = owner(tables, subnet, association.private)?;
+    walk.translate_destination(association.private, None);
+    Ok(At::Inbound(subnet, next))
+}
+
+enum Scope {
+    /// RFC 1918, or IPv6's unique local addresses.
+    Private,
+    /// RFC 6598.
+    Shared,
+    Public,
+}
+
+fn scope(address: IpAddr) -> Scope {
+    match address {
+        IpAddr::V4(v4) if v4.is_private() => Scope::Private,
+        IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0b1100_0000 == 64 => Scope::Shared,
+        IpAddr::V6(v6) if v6.is_unique_local() => Scope::Private,
+        _ => Scope::Public,
+    }
+}

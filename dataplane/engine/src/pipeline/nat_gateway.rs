@@ -1,0 +1,234 @@
+//! Which source port does this connection get, and whose is this reply?
+//!
+//! A NAT gateway is an ENI in a subnet of its own: the subnet's network ACL was passed
+//! on the way here, and its network ACL and route table come next (ORD-8, NATGW-31). From
+//! inside, the source becomes one of its private addresses and a port of 1024–65535 that
+//! is free towards this destination (NATGW-3, NATGW-10, NATGW-12); the Elastic IP is the
+//! internet gateway's business. From outside, only replies pass, back to where the connection
+//! came from (NATGW-18); pings of its own address stay without an answer (NATGW-19).
+//! TCP, UDP and ICMP echo only (NATGW-9), and ICMP errors about them. It is a hop: the TTL
+//! goes down by one, and time exceeded comes from its private address (NATGW-20). A TCP segment
+//! from inside on a connection that it does not know (any more) is answered with RST (NATGW-22).
+//!
+//! Reads leases; reserves a port; proposes to make or refresh a lease. Of several addresses
+//! a source keeps to one while that has ports (RFC 4787 REQ-2; AWS leaves it open, NATGW-16).
+
+use std::hash::{BuildHasher, Hash};
+use std::net::IpAddr;
+
+use localvpc_api::DiscardReason;
+use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
+
+use super::effects::Effect;
+use super::{Answer, AnswerKind, At, Observer, Stop, Walk};
+use crate::packet::{Kind, TcpFacts};
+use crate::state::State;
+use crate::state::leases::{InsideKey, OutsideKey, PortReservation};
+use crate::state::nat_ports::Destination;
+use crate::tables::{NatGateway, NatGatewayIndex, Tables};
+
+pub fn translate<'a>(
+    tables: &Tables,
+    state: &'a State,
+    walk: &mut Walk<'a>,
+    at: NatGatewayIndex,
+    seen: &mut impl Observer,
+) -> Result<At, Stop> {
+    let gateway = tables.nat_gateway(at);
+    let before = walk.tuple;
+    let direction = if gateway.addresses.contains(&before.destination) {
+        Direction::Inbound
+    } else {
+        Direction::Outbound
+    };
+    let outcome = hop(gateway, walk).and_then(|()| match direction {
+        Direction::Inbound => inward(state, walk, at, gateway),
+        Direction::Outbound => outward(tables, state, walk, at, gateway),
+    });
+    seen.decided(
+        &before,
+        Decision::NatGateway {
+            nat_gateway: gateway.id,
+            direction,
+            translated: outcome.is_ok().then_some(walk.tuple),
+            established: matches!(outcome, Ok(Known::Established)),
+        },
+    );
+    outcome.map(|_| At::Routing(gateway.subnet))
+}
+
+/// Whether the gateway knew the connection.
+enum Known {
+    Established,
+    New,
+}
+
+fn hop(gateway: &NatGateway, walk: &mut Walk<'_>) -> Result<(), Stop> {
+    if walk.packet.ttl.saturating_sub(walk.ttl_spent) <= 1 {
+        return Err(Stop {
+            reason: DiscardReason::TtlExceeded,
+            answer: Some(Answer {
+                kind: AnswerKind::TimeExceeded,
+                source: gateway.addresses[0],
+                at: At::Routing(gateway.subnet),
+            }),
+        });
+    }
+    walk.ttl_spent += 1;
+    Ok(())
+}
+
+fn outward<'a>(
+    tables: &Tables,
+    state: &'a State,
+    walk: &mut Walk<'a>,
+    at: NatGatewayIndex,
+    gateway: &NatGateway,
+) -> Result<Known, Stop> {
+    let source = walk.tuple.source;
+    if gateway.addresses.contains(&source) {
+        return Err(DiscardReason::Loop.into());
+    }
+    if !tables.vpc(tables.subnet(gateway.subnet).vpc).owners.contains_key(&source) {
+        return Err(DiscardReason::NatForeignSource.into());
+    }
+    if let Some(embedded) = walk.embedded {
+        // An error about a reply: what is quoted came in to the inside address.
+        let key = InsideKey { nat_gateway: gateway.id, tuple: inside(embedded.reversed()) };
+        let translation = match state.leases.from_inside(&key, walk.now) {
+            Some((_, translation, _)) => translation,
+            None => walk.assumed_translation(&key).ok_or(DiscardReason::UnrelatedIcmpError)?,
+        };
+        walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Outbound })?;
+        walk.translate_source(translation.address, Some(translation.port));
+        return Ok(Known::Established);
+    }
+    if !translatable(&walk.packet.kind) {
+        return Err(DiscardReason::NatProtocol.into());
+    }
+    let key = InsideKey { nat_gateway: gateway.id, tuple: inside(walk.tuple) };
+    if let Some((activity, translation, line)) = state.leases.from_inside(&key, walk.now)
+        && !crate::state::reopens(walk.packet, line)
+    {
+        walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Outbound })?;
+        walk.translate_source(translation.address, Some(translation.port));
+        return Ok(Known::Established);
+    }
+    if let Kind::Tcp(facts) = &walk.packet.kind
+        && facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) != TcpFacts::SYN
+    {
+        let kind = AnswerKind::Reset;
+        let answer = Answer { kind, source: walk.tuple.destination, at: At::Routing(gateway.subnet) };
+        return Err(Stop { reason: DiscardReason::NatNoConnection, answer: Some(answer) });
+    }
+    if let Kind::IcmpEcho(crate::packet::Echo::Reply) = walk.packet.kind {
+        return Err(DiscardReason::NatNoConnection.into());
+    }
+    let reservation =
+        reserve(state, gateway, &key.tuple, walk.random).ok_or(DiscardReason::NatPortsExhausted)?;
+    let translation = reservation.translation();
+    walk.effects.propose(Effect::NewLease {
+        nat_gateway: at,
+        key,
+        reservation,
+        idle_timeout_ms: gateway.idle_timeout_ms,
+    })?;
+    walk.translate_source(translation.address, Some(translation.port));
+    Ok(Known::New)
+}
+
+fn inward<'a>(
+    state: &'a State,
+    walk: &mut Walk<'a>,
+    at: NatGatewayIndex,
+    gateway: &NatGateway,
+) -> Result<Known, Stop> {
+    if let Some(embedded) = walk.embedded {
+        // An error about what this gateway has sent.
+        let key = outside(gateway, embedded.reversed());
+        let tuple = match state.leases.from_outside(&key, walk.now) {
+            Some((_, tuple, _)) => tuple,
+            None => walk.assumed_inside(&key).ok_or(DiscardReason::UnrelatedIcmpError)?.tuple,
+        };
+        walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Inbound })?;
+        walk.translate_destination(tuple.source, Some(tuple.source_port));
+        return Ok(Known::Established);
+    }
+    if !translatable(&walk.packet.kind) {
+        return Err(DiscardReason::NatProtocol.into());
+    }
+    if let Kind::IcmpEcho(crate::packet::Echo::Request) = walk.packet.kind {
+        return Err(DiscardReason::NatNoConnection.into());
+    }
+    let key = outside(gateway, walk.tuple);
+    let tuple = match state.leases.from_outside(&key, walk.now) {
+        Some((activity, tuple, _)) => {
+            walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Inbound })?;
+            tuple
+        }
+        None => walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?.tuple,
+    };
+    walk.translate_destination(tuple.source, Some(tuple.source_port));
+    Ok(Known::Established)
+}
+
+fn reserve<'a>(
+    state: &'a State,
+    gateway: &NatGateway,
+    inside: &Tuple,
+    random: u64,
+) -> Option<PortReservation<'a>> {
+    let first = gateway_address(gateway, inside.source);
+    let count = gateway.addresses.len();
+    (0..count).find_map(|step| {
+        let destination = Destination {
+            nat_gateway: gateway.id,
+            address: gateway.addresses[(first + step) % count],
+            remote: inside.destination,
+            remote_port: inside.destination_port,
+            protocol: inside.protocol,
+        };
+        PortReservation::take(&state.leases.ports, destination, random)
+    })
+}
+
+fn gateway_address(gateway: &NatGateway, source: IpAddr) -> usize {
+    if gateway.addresses.len() == 1 {
+        return 0;
+    }
+    // Which address it is does not need to be secret, only to stay the same.
+    let hasher = foldhash::fast::FixedState::with_seed(u64::from(gateway.id.0));
+    let mut state = hasher.build_hasher();
+    source.hash(&mut state);
+    (std::hash::Hasher::finish(&state) % gateway.addresses.len() as u64) as usize
+}
+
+fn translatable(kind: &Kind) -> bool {
+    matches!(kind, Kind::Tcp(_) | Kind::Udp | Kind::IcmpEcho(_))
+}
+
+/// An echo's destination has no port: only the source side carries the identifier.
+fn inside(tuple: Tuple) -> Tuple {
+    match tuple.protocol {
+        Protocol::ICMP | Protocol::ICMPV6 => Tuple { destination_port: 0, ..tuple },
+        _ => tuple,
+    }
+}
+
+/// How a packet to the gateway identifies its lease.
+fn outside(gateway: &NatGateway, tuple: Tuple) -> OutsideKey {
+    let remote_port = match tuple.protocol {
+        Protocol::ICMP | Protocol::ICMPV6 => 0,
+        _ => tuple.source_port,
+    };
+    OutsideKey {
+        destination: Destination {
+            nat_gateway: gateway.id,
+            address: tuple.destination,
+            remote: tuple.source,
+            remote_port,
+            protocol: tuple.protocol,
+        },
+        port: tuple.destination_port,
+    }
+}
