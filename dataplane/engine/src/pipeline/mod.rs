@@ -1,0 +1,3 @@
+//! Walks a packet through the stages of a VPC.
+
+pub mod rewrite;

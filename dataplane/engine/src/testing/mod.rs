@@ -1,0 +1,3 @@
+//! Helps tests and benchmarks, of this crate and of others (feature `testing`).
+
+pub mod craft;
