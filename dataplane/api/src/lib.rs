@@ -12,11 +12,13 @@
 //! - [`trace`]: what a dry-run walk reports, stage by stage
 //! - [`report`]: counters, connections and NAT leases as the dataplane shows them
 //! - [`message`]: requests, replies, handshake and errors of the socket
+//! - [`socket`]: carries messages with their descriptors
 
 pub mod discard;
 pub mod ids;
 pub mod message;
 pub mod report;
+pub mod socket;
 pub mod tables;
 pub mod trace;
 

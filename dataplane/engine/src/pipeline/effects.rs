@@ -196,7 +196,9 @@ impl<'a> Effects<'a> {
                     count(tables, nat_gateway, direction, packet, worker);
                     dependencies.push(Dependency { kind: DependencyKind::Lease, activity, direction });
                 }
-                Effect::Relate { nat_gateway, direction } => count(tables, nat_gateway, direction, packet, worker),
+                Effect::Relate { nat_gateway, direction } => {
+                    count(tables, nat_gateway, direction, packet, worker)
+                }
             }
         }
         Ok(dependencies)
@@ -251,7 +253,9 @@ impl Walk<'_> {
     /// The translation that this very walk, or an earlier one, has proposed for a connection from inside.
     pub(super) fn assumed_translation(&self, key: &InsideKey) -> Option<Translation> {
         self.assumed.iter().find_map(|effect| match effect {
-            Effect::NewLease { key: inside, reservation, .. } if inside == key => Some(reservation.translation()),
+            Effect::NewLease { key: inside, reservation, .. } if inside == key => {
+                Some(reservation.translation())
+            }
             _ => None,
         })
     }

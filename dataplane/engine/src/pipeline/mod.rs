@@ -25,6 +25,7 @@ use localvpc_api::trace::{Decision, Protocol, Tuple};
 use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
+use crate::answer::IcmpErrorKind;
 use crate::packet::{Kind, Packet};
 use crate::state::State;
 use crate::tables::rules::Selector;
@@ -102,6 +103,8 @@ pub struct Walk<'a> {
     pub sender: Option<EniIndex>,
     /// The ENI it was about to be delivered to, if one was.
     pub receiver: Option<EniIndex>,
+    /// The NAT gateway that discarded it, if one did.
+    pub refused_by: Option<NatGatewayIndex>,
 }
 
 /// A packet that ends here.
@@ -133,13 +136,8 @@ pub struct Answer {
 /// What an answer says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AnswerKind {
-    /// ICMP 3/4: send at most `mtu` bytes (RFC 1191).
-    FragmentationNeeded {
-        /// The next hop's MTU.
-        mtu: u16,
-    },
-    /// ICMP 11/0.
-    TimeExceeded,
+    /// An ICMP error.
+    Icmp(IcmpErrorKind),
     /// A TCP RST in place of the far end (NATGW-22).
     Reset,
 }
@@ -151,11 +149,11 @@ const MAX_STAGES: usize = 24;
 ///
 /// # Errors
 /// [`Stop`]: the packet is discarded, for one reason.
-pub fn walk(
+pub fn walk<'a>(
     tables: &Tables,
-    state: &State,
+    state: &'a State,
     mut at: At,
-    walk: &mut Walk<'_>,
+    walk: &mut Walk<'a>,
     seen: &mut impl Observer,
 ) -> Result<LinkId, Stop> {
     for _ in 0..MAX_STAGES {
@@ -178,7 +176,12 @@ pub fn walk(
 ///
 /// # Errors
 /// [`Stop`] if the link is unknown, or the source/destination check rejects the packet.
-pub fn admit(tables: &Tables, link: LinkId, walk: &mut Walk<'_>, seen: &mut impl Observer) -> Result<At, Stop> {
+pub fn admit(
+    tables: &Tables,
+    link: LinkId,
+    walk: &mut Walk<'_>,
+    seen: &mut impl Observer,
+) -> Result<At, Stop> {
     source_check::admit(tables, link, walk, seen)
 }
 
@@ -200,6 +203,7 @@ impl<'a> Walk<'a> {
             assumed: &[],
             sender: None,
             receiver: None,
+            refused_by: None,
         }
     }
 
@@ -244,7 +248,7 @@ impl<'a> Walk<'a> {
         if !self.packet.dont_fragment {
             return Err(DiscardReason::TooBigFragmentable.into());
         }
-        let kind = AnswerKind::FragmentationNeeded { mtu };
+        let kind = AnswerKind::Icmp(IcmpErrorKind::FragmentationNeeded { mtu });
         Err(Stop { reason: DiscardReason::TooBig, answer: at.map(|at| Answer { kind, source, at }) })
     }
 }

@@ -21,7 +21,8 @@ use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 
 use super::effects::Effect;
 use super::{Answer, AnswerKind, At, Observer, Stop, Walk};
-use crate::packet::{Kind, TcpFacts};
+use crate::answer::IcmpErrorKind;
+use crate::packet::{Echo, Kind, TcpFacts};
 use crate::state::State;
 use crate::state::leases::{InsideKey, OutsideKey, PortReservation};
 use crate::state::nat_ports::Destination;
@@ -54,6 +55,9 @@ pub fn translate<'a>(
             established: matches!(outcome, Ok(Known::Established)),
         },
     );
+    if outcome.is_err() {
+        walk.refused_by = Some(at);
+    }
     outcome.map(|_| At::Routing(gateway.subnet))
 }
 
@@ -68,7 +72,7 @@ fn hop(gateway: &NatGateway, walk: &mut Walk<'_>) -> Result<(), Stop> {
         return Err(Stop {
             reason: DiscardReason::TtlExceeded,
             answer: Some(Answer {
-                kind: AnswerKind::TimeExceeded,
+                kind: AnswerKind::Icmp(IcmpErrorKind::TimeExceeded),
                 source: gateway.addresses[0],
                 at: At::Routing(gateway.subnet),
             }),
@@ -121,7 +125,7 @@ fn outward<'a>(
         let answer = Answer { kind, source: walk.tuple.destination, at: At::Routing(gateway.subnet) };
         return Err(Stop { reason: DiscardReason::NatNoConnection, answer: Some(answer) });
     }
-    if let Kind::IcmpEcho(crate::packet::Echo::Reply) = walk.packet.kind {
+    if let Kind::IcmpEcho(Echo::Reply) = walk.packet.kind {
         return Err(DiscardReason::NatNoConnection.into());
     }
     let reservation =
@@ -157,13 +161,17 @@ fn inward<'a>(
     if !translatable(&walk.packet.kind) {
         return Err(DiscardReason::NatProtocol.into());
     }
-    if let Kind::IcmpEcho(crate::packet::Echo::Request) = walk.packet.kind {
+    if let Kind::IcmpEcho(Echo::Request) = walk.packet.kind {
         return Err(DiscardReason::NatNoConnection.into());
     }
     let key = outside(gateway, walk.tuple);
     let tuple = match state.leases.from_outside(&key, walk.now) {
         Some((activity, tuple, _)) => {
-            walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Inbound })?;
+            walk.effects.propose(Effect::Lease {
+                activity,
+                nat_gateway: at,
+                direction: Direction::Inbound,
+            })?;
             tuple
         }
         None => walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?.tuple,

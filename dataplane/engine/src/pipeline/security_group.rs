@@ -51,7 +51,10 @@ pub fn enter(
     if !own {
         // Only a route to the interface itself brings packets for others here (ENI-4, WALK-12).
         let pass = row.source_dest_check == SourceDestCheck::Disabled;
-        seen.decided(&walk.tuple, Decision::SourceDestCheck { eni: row.id, direction: Direction::Inbound, pass });
+        seen.decided(
+            &walk.tuple,
+            Decision::SourceDestCheck { eni: row.id, direction: Direction::Inbound, pass },
+        );
         if !pass {
             return Err(DiscardReason::SourceDestCheck.into());
         }

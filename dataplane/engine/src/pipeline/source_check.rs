@@ -13,7 +13,12 @@ use localvpc_api::{DiscardReason, LinkId};
 use super::{At, Observer, Stop, Walk};
 use crate::tables::Tables;
 
-pub fn admit(tables: &Tables, link: LinkId, walk: &mut Walk<'_>, seen: &mut impl Observer) -> Result<At, Stop> {
+pub fn admit(
+    tables: &Tables,
+    link: LinkId,
+    walk: &mut Walk<'_>,
+    seen: &mut impl Observer,
+) -> Result<At, Stop> {
     let row = tables.links.get(&link).ok_or(DiscardReason::UnknownLink)?;
     if row.kind == LinkKind::Internet {
         return Ok(At::Internet);
@@ -30,6 +35,9 @@ pub fn admit(tables: &Tables, link: LinkId, walk: &mut Walk<'_>, seen: &mut impl
     walk.sender = Some(index);
     let eni = tables.eni(index);
     let pass = eni.source_dest_check == SourceDestCheck::Disabled || eni.addresses.contains(&source);
-    seen.decided(&walk.tuple, Decision::SourceDestCheck { eni: eni.id, direction: Direction::Outbound, pass });
+    seen.decided(
+        &walk.tuple,
+        Decision::SourceDestCheck { eni: eni.id, direction: Direction::Outbound, pass },
+    );
     if pass { Ok(At::Leaving(index)) } else { Err(DiscardReason::SourceDestCheck.into()) }
 }

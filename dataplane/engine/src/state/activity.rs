@@ -127,7 +127,9 @@ impl Activity {
     pub fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
         let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
         self.state.store(state, Relaxed);
-        for (slot, value) in self.timeouts.iter().zip([timeouts.new, timeouts.established, timeouts.closing, timeouts.closed]) {
+        for (slot, value) in
+            self.timeouts.iter().zip([timeouts.new, timeouts.established, timeouts.closing, timeouts.closed])
+        {
             slot.store(value, Relaxed);
         }
         for counter in self.packets.iter().chain(&self.bytes) {
@@ -158,14 +160,17 @@ impl Activity {
     /// Whether a mid-stream packet leaves its state alone, so that a flow cache may stand in for the walk.
     pub fn is_steady(&self) -> bool {
         let state = self.state.load(Relaxed);
-        state == BY_TRAFFIC || matches!(tcp::phase(state), ConnectionState::Established | ConnectionState::Closing)
+        state == BY_TRAFFIC
+            || matches!(tcp::phase(state), ConnectionState::Established | ConnectionState::Closing)
     }
 
     /// How far it has come.
     #[inline]
     pub fn state(&self) -> ConnectionState {
         match self.state.load(Relaxed) {
-            BY_TRAFFIC if self.packets.iter().all(|packets| packets.load(Relaxed) > 1) => ConnectionState::Established,
+            BY_TRAFFIC if self.packets.iter().all(|packets| packets.load(Relaxed) > 1) => {
+                ConnectionState::Established
+            }
             BY_TRAFFIC => ConnectionState::New,
             state => tcp::phase(state),
         }

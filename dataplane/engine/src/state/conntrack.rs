@@ -187,9 +187,7 @@ fn timeouts(protocol: Protocol, tracking: &TrackingTimeouts) -> Timeouts {
             closing: TCP_CLOSING_MS,
             closed: TCP_CLOSED_MS,
         },
-        Protocol::UDP => {
-            Timeouts { new: saturate(tracking.udp_ms), ..all(saturate(tracking.udp_stream_ms)) }
-        }
+        Protocol::UDP => Timeouts { new: saturate(tracking.udp_ms), ..all(saturate(tracking.udp_stream_ms)) },
         Protocol::ICMP | Protocol::ICMPV6 => all(ICMP_MS),
         _ => all(OTHER_MS),
     }

@@ -161,7 +161,8 @@ impl Leases {
             self.release(old, outside);
         }
         let outside = reservation.key();
-        let activity = self.activities.start(packet, Direction::Outbound, timeouts, now).ok_or(NotLeased::Full)?;
+        let activity =
+            self.activities.start(packet, Direction::Outbound, timeouts, now).ok_or(NotLeased::Full)?;
         reservation.kept = true;
         inside.insert(key, (activity, outside));
         self.outside.lock(&outside).insert(outside, (activity, key));
@@ -211,7 +212,11 @@ impl Leases {
         for shard in 0..SHARDS {
             for (key, (activity, outside)) in self.inside.shard(shard).iter() {
                 if let Some(activity) = self.activities.live(*activity, now) {
-                    each(key, Translation { address: outside.destination.address, port: outside.port }, activity);
+                    each(
+                        key,
+                        Translation { address: outside.destination.address, port: outside.port },
+                        activity,
+                    );
                 }
             }
         }

@@ -76,7 +76,10 @@ mod tests {
     fn a_handshake_establishes_with_the_third_segment() {
         assert_eq!(run(&[(F::SYN, Outbound)]), ConnectionState::New);
         assert_eq!(run(&[(F::SYN, Outbound), (F::SYN | F::ACK, Inbound)]), ConnectionState::New);
-        assert_eq!(run(&[(F::SYN, Outbound), (F::SYN | F::ACK, Inbound), (F::ACK, Outbound)]), ConnectionState::Established);
+        assert_eq!(
+            run(&[(F::SYN, Outbound), (F::SYN | F::ACK, Inbound), (F::ACK, Outbound)]),
+            ConnectionState::Established
+        );
     }
 
     #[test]

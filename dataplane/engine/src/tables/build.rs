@@ -1,12 +1,196 @@
 //! Rows → tables, or the row at fault.
+//!
+//! Two steps: [`check`] proves that the rows refer to each other as they should, and
+//! what follows turns ids into positions and cannot fail. Compiled tables keep the
+//! order of the rows.
 
+mod check;
+mod index;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use localvpc_api::SecurityGroupId;
 use localvpc_api::message::InvalidRow;
+use localvpc_api::tables as api;
 
-use super::Tables;
+use super::*;
 use crate::metrics::Metrics;
+use index::Index;
 
-/// Compiles a push.
+/// Compiles a push. Counters of new ENIs and NAT gateways are made in `metrics`, and only if the push is valid.
+///
+/// # Errors
+///
+/// The first row that is invalid, and why. Nothing was changed.
 pub fn build(rows: &localvpc_api::Tables, metrics: &Metrics) -> Result<Tables, InvalidRow> {
-    let _ = (rows, metrics);
-    Ok(Tables::default())
+    let index = check::check(rows)?;
+    Ok(Tables {
+        generation: rows.generation,
+        vpcs: vpcs(rows, &index),
+        subnets: rows.subnets.iter().map(|row| subnet(row, &index)).collect(),
+        route_tables: rows.route_tables.iter().map(|row| route_table(row, &index)).collect(),
+        network_acls: rows.network_acls.iter().map(network_acl).collect(),
+        enis: enis(rows, &index, metrics),
+        nat_gateways: rows.nat_gateways.iter().map(|row| nat_gateway(row, &index, metrics)).collect(),
+        internet_gateways: internet_gateways(rows, &index),
+        links: links(rows),
+        internet: internet(rows, &index),
+        eni_ids: rows.enis.iter().map(|row| row.id).collect(),
+        nat_gateway_ids: rows.nat_gateways.iter().map(|row| row.id).collect(),
+    })
+}
+
+fn vpcs(rows: &localvpc_api::Tables, index: &Index) -> Vec<Vpc> {
+    let mut owners: Vec<HashMap<IpAddr, Owner, RandomState>> =
+        rows.vpcs.iter().map(|_| HashMap::default()).collect();
+    let mut own = |subnet, addresses: &[IpAddr], owner| {
+        let subnet = &rows.subnets[index.subnets.at(subnet).0 as usize];
+        let owners = &mut owners[index.vpcs.at(subnet.vpc).0 as usize];
+        owners.extend(addresses.iter().map(|address| (*address, owner)));
+    };
+    for row in &rows.enis {
+        own(row.subnet, &row.addresses, Owner::Eni(index.enis.at(row.id)));
+    }
+    for row in &rows.nat_gateways {
+        own(row.subnet, &row.addresses, Owner::NatGateway(index.nat_gateways.at(row.id)));
+    }
+    let mut subnets: Vec<Vec<(IpNet, SubnetIndex)>> = vec![Vec::new(); rows.vpcs.len()];
+    for row in &rows.subnets {
+        subnets[index.vpcs.at(row.vpc).0 as usize].push((row.cidr, index.subnets.at(row.id)));
+    }
+    let parts = rows.vpcs.iter().zip(owners).zip(subnets);
+    parts
+        .map(|((row, owners), subnets)| Vpc {
+            id: row.id,
+            cidrs: row.cidrs.clone(),
+            owners,
+            subnets: Lpm::build(subnets),
+        })
+        .collect()
+}
+
+fn subnet(row: &api::Subnet, index: &Index) -> Subnet {
+    Subnet {
+        id: row.id,
+        vpc: index.vpcs.at(row.vpc),
+        cidr: row.cidr,
+        route_table: index.route_tables.at(row.route_table),
+        network_acl: index.network_acls.at(row.network_acl),
+    }
+}
+
+fn route_table(row: &api::RouteTable, index: &Index) -> RouteTable {
+    let route = |route: &api::Route| Route {
+        destination: route.destination,
+        target: match route.target {
+            api::RouteTarget::Local => Target::Local,
+            api::RouteTarget::InternetGateway(id) => Target::InternetGateway(index.internet_gateways.at(id)),
+            api::RouteTarget::NatGateway(id) => Target::NatGateway(index.nat_gateways.at(id)),
+            api::RouteTarget::NetworkInterface(id) => Target::NetworkInterface(index.enis.at(id)),
+            api::RouteTarget::Blackhole => Target::Blackhole,
+        },
+    };
+    RouteTable { id: row.id, routes: Lpm::build(row.routes.iter().map(|row| (row.destination, route(row)))) }
+}
+
+fn network_acl(row: &api::NetworkAcl) -> NetworkAcl {
+    NetworkAcl {
+        id: row.id,
+        inbound: AclRules::build(&row.inbound),
+        outbound: AclRules::build(&row.outbound),
+    }
+}
+
+fn enis<'a>(rows: &'a localvpc_api::Tables, index: &Index, metrics: &Metrics) -> Vec<Eni> {
+    let groups: HashMap<SecurityGroupId, &api::SecurityGroup, RandomState> =
+        rows.security_groups.iter().map(|row| (row.id, row)).collect();
+    let members = members(rows);
+    let compile = |ids: &[SecurityGroupId], rules: fn(&api::SecurityGroup) -> &[api::SecurityGroupRule]| {
+        let members = |id| members.get(&id).map_or(&[][..], Vec::as_slice);
+        Arc::new(RuleSet::build(ids.iter().map(|id| (*id, rules(groups[id]))), members))
+    };
+    let mut shared: HashMap<&[SecurityGroupId], (Arc<RuleSet>, Arc<RuleSet>), RandomState> =
+        HashMap::default();
+    let eni = |row: &'a api::Eni| {
+        let (inbound, outbound) = shared
+            .entry(&row.security_groups)
+            .or_insert_with_key(|ids| {
+                (compile(ids, |group| &group.inbound), compile(ids, |group| &group.outbound))
+            })
+            .clone();
+        Eni {
+            id: row.id,
+            link: row.link,
+            subnet: index.subnets.at(row.subnet),
+            addresses: row.addresses.clone(),
+            inbound,
+            outbound,
+            source_dest_check: row.source_dest_check,
+            tracking: row.tracking,
+            metrics: metrics.eni(row.id),
+        }
+    };
+    rows.enis.iter().map(eni).collect()
+}
+
+/// The private addresses behind a reference to a group: those of the ENIs that carry it (SG-20), the referring
+/// ENI's own included (SG-21). Each push counts them anew, so that membership is live (SG-22).
+fn members(rows: &localvpc_api::Tables) -> HashMap<SecurityGroupId, Vec<IpAddr>, RandomState> {
+    let mut members: HashMap<SecurityGroupId, Vec<IpAddr>, RandomState> = HashMap::default();
+    for eni in &rows.enis {
+        for group in &eni.security_groups {
+            members.entry(*group).or_default().extend(&eni.addresses);
+        }
+    }
+    members
+}
+
+fn nat_gateway(row: &api::NatGateway, index: &Index, metrics: &Metrics) -> NatGateway {
+    NatGateway {
+        id: row.id,
+        subnet: index.subnets.at(row.subnet),
+        addresses: row.addresses.clone(),
+        idle_timeout_ms: row.idle_timeout_ms,
+        metrics: metrics.nat_gateway(row.id),
+    }
+}
+
+fn internet_gateways(rows: &localvpc_api::Tables, index: &Index) -> Vec<InternetGateway> {
+    let gateway = |row: &api::InternetGateway| InternetGateway {
+        id: row.id,
+        vpc: index.vpcs.at(row.vpc),
+        public_of: HashMap::default(),
+    };
+    let mut gateways: Vec<InternetGateway> = rows.internet_gateways.iter().map(gateway).collect();
+    for row in &rows.public_addresses {
+        let gateway = &mut gateways[index.internet_gateways.at(row.internet_gateway).0 as usize];
+        gateway.public_of.insert(row.private, row.public);
+    }
+    gateways
+}
+
+fn links(rows: &localvpc_api::Tables) -> HashMap<LinkId, Link, RandomState> {
+    let link = |row: &api::Link| (row.id, Link { kind: row.kind, mtu: row.mtu, enis: Vec::new() });
+    let mut links: HashMap<LinkId, Link, RandomState> = rows.links.iter().map(link).collect();
+    for (at, eni) in (0..).zip(&rows.enis) {
+        if let Some(link) = links.get_mut(&eni.link) {
+            link.enis.push(EniIndex(at));
+        }
+    }
+    links
+}
+
+fn internet(rows: &localvpc_api::Tables, index: &Index) -> Internet {
+    let association = |row: &api::PublicAddress| {
+        let internet_gateway = index.internet_gateways.at(row.internet_gateway);
+        (row.public, Association { internet_gateway, private: row.private })
+    };
+    Internet {
+        link: rows.links.iter().find(|row| row.kind == LinkKind::Internet).map(|row| row.id),
+        hosts: rows.internet_hosts.iter().copied().collect(),
+        public: rows.public_addresses.iter().map(association).collect(),
+    }
 }

@@ -68,6 +68,20 @@ pub struct Tables {
     pub(crate) internet_gateways: Vec<InternetGateway>,
     pub(crate) links: HashMap<LinkId, Link, RandomState>,
     pub(crate) internet: Internet,
+    pub(crate) eni_ids: HashSet<EniId, RandomState>,
+    pub(crate) nat_gateway_ids: HashSet<NatGatewayId, RandomState>,
+}
+
+impl Tables {
+    /// Whether the push has this ENI: connections of others are forgotten.
+    pub fn has_eni(&self, id: EniId) -> bool {
+        self.eni_ids.contains(&id)
+    }
+
+    /// Whether the push has this NAT gateway: leases of others are forgotten.
+    pub fn has_nat_gateway(&self, id: NatGatewayId) -> bool {
+        self.nat_gateway_ids.contains(&id)
+    }
 }
 
 /// A scope of addresses.

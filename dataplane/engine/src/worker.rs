@@ -1,0 +1,409 @@
+//! Forwards packets, one after the other: parse, look up or walk, commit, rewrite.
+
+use std::sync::Arc;
+
+use localvpc_api::{DiscardReason, LinkId};
+
+use crate::Time;
+use crate::answer::{self, LIMIT};
+use crate::flow::{Decided, FlowCache, live};
+use crate::metrics::{Counter, MAX_WORKERS};
+use crate::packet::{self, Kind, Offload, Packet};
+use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count};
+use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
+use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk};
+use crate::state::State;
+use crate::tables::{EniIndex, Tables};
+
+/// What becomes of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// It leaves, rewritten in place.
+    Forward {
+        /// The link it leaves on.
+        link: LinkId,
+        /// Bytes to write, from the IP header on; what lay behind them was padding.
+        length: u32,
+        /// Packets that it stands for.
+        segments: u16,
+    },
+    /// It ends here.
+    Discard(DiscardReason),
+}
+
+/// What one thread forwards with: a flow cache and counters of its own.
+#[derive(Debug)]
+pub struct Worker {
+    index: usize,
+    cache: FlowCache,
+    random: Random,
+    counters: Arc<WorkerCounters>,
+    answers: Answers,
+}
+
+/// Counters of a worker; read by anyone.
+#[derive(Debug, Default)]
+pub struct WorkerCounters {
+    /// Packets and super-packets handled.
+    pub packets: Counter,
+    /// Of these, decided by the flow cache.
+    pub cache_hits: Counter,
+    /// Of these, walked.
+    pub walks: Counter,
+    /// Places of the cache that hold a flow.
+    pub cached_flows: Counter,
+}
+
+/// Packets that the dataplane itself has made, until they are taken.
+#[derive(Debug, Default)]
+struct Answers {
+    /// Buffers, kept for reuse; the first `used` hold answers.
+    buffers: Vec<(LinkId, Vec<u8>)>,
+    used: usize,
+}
+
+/// Flows that a worker's cache holds.
+const CACHE_CAPACITY: usize = 1 << 15;
+
+/// How often a walk is repeated because another worker was faster. Each repetition finds what the other one made.
+const MAX_RACES: usize = 4;
+
+impl Worker {
+    /// Worker number `index`, below [`MAX_WORKERS`]; `seed` should come from the system's randomness.
+    ///
+    /// # Panics
+    /// If `index` is too large.
+    pub fn new(index: usize, seed: u64) -> Self {
+        Self::with_cache(index, seed, CACHE_CAPACITY)
+    }
+
+    /// A worker whose cache holds `flows` flows; 0 turns it off.
+    ///
+    /// # Panics
+    /// If `index` is too large.
+    pub fn with_cache(index: usize, seed: u64, flows: usize) -> Self {
+        assert!(index < MAX_WORKERS, "at most {MAX_WORKERS} workers");
+        Self {
+            index,
+            cache: FlowCache::new(flows),
+            random: Random(seed),
+            counters: Arc::default(),
+            answers: Answers::default(),
+        }
+    }
+
+    /// Its counters.
+    pub fn counters(&self) -> &Arc<WorkerCounters> {
+        &self.counters
+    }
+
+    /// Forgets every cached flow, which changes no packet.
+    pub fn drop_cache(&mut self) {
+        self.cache.clear();
+    }
+
+    /// Decides about the packet that came in on `from` and rewrites it in place.
+    ///
+    /// `bytes` begin with the IP header. Their number never changes.
+    pub fn forward(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        from: LinkId,
+        bytes: &mut [u8],
+        offload: Offload,
+        now: Time,
+    ) -> Verdict {
+        self.counters.packets.add(1);
+        let packet = match packet::parse(bytes, offload) {
+            Ok(packet) => packet,
+            Err(reason) => {
+                let sender = match tables.links.get(&from).map(|link| link.enis.as_slice()) {
+                    Some([only]) => Some(*only),
+                    _ => None,
+                };
+                return self.discard(tables, state, 1, reason, sender);
+            }
+        };
+        if let Some(flow) = self.cache.find(from, &packet, tables.generation, state, now) {
+            for dependency in &flow.dependencies {
+                if let Some(activity) = live(state, dependency, now) {
+                    activity.touch(&packet, dependency.direction, now);
+                }
+            }
+            for (nat, direction) in &flow.nat_gateways {
+                count(tables, *nat, *direction, &packet, self.index);
+            }
+            count_enis(tables, flow.sender, flow.receiver, &packet, self.index);
+            flow.rewrite.apply(bytes, &packet);
+            self.counters.cache_hits.add(1);
+            return forwarded(flow.out, &packet);
+        }
+        self.counters.walks.add(1);
+        match self.walk(tables, state, Start::Link(from), &packet, now) {
+            Ok(accepted) => {
+                accepted.rewrite(bytes, &packet);
+                count_enis(tables, accepted.sender, accepted.receiver, &packet, self.index);
+                let out = accepted.out;
+                if let Some(decided) = accepted.decided(state, &packet, now) {
+                    let more = self.cache.insert(from, &packet, tables.generation, decided);
+                    self.counters.cached_flows.add(more);
+                }
+                forwarded(out, &packet)
+            }
+            Err(refused) => {
+                if let Some(answer) = refused.stop.answer {
+                    self.answer(tables, state, &refused, &answer, bytes, &packet, now);
+                }
+                let eni = refused.sender.or(refused.receiver);
+                self.discard(tables, state, packet.segments, refused.stop.reason, eni)
+            }
+        }
+    }
+
+    /// Takes the packets that the dataplane made in the last [`forward`](Self::forward): each with the link it leaves on, checksums complete.
+    pub fn answers(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
+        let used = std::mem::take(&mut self.answers.used);
+        self.answers.buffers[..used].iter().map(|(link, bytes)| (*link, bytes.as_slice()))
+    }
+
+    /// Counts a packet that was lost after its verdict: the device did not take it.
+    pub fn lost(&self, state: &State, segments: u16, reason: DiscardReason) {
+        state.metrics.discards(self.index).add(reason, segments);
+    }
+
+    fn walk(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        start: Start,
+        packet: &Packet,
+        now: Time,
+    ) -> Result<Accepted, Refused> {
+        let mut races = 0;
+        loop {
+            let mut walk = Walk::new(packet, now, self.random.next());
+            let outcome = match start {
+                Start::Link(link) => pipeline::admit(tables, link, &mut walk, &mut ()),
+                Start::At(at) => Ok(at),
+            }
+            .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut ()));
+            let Walk { tuple, embedded, ttl_spent, mtu, effects, sender, receiver, refused_by, .. } = walk;
+            let refused = |stop| Refused { stop, tuple, ttl_spent, sender, receiver };
+            let out = match outcome {
+                Ok(out) => out,
+                Err(stop) => {
+                    if let Some(nat_gateway) = refused_by {
+                        let slot = tables.nat_gateway(nat_gateway).metrics.slot(self.index);
+                        slot.packets_dropped.add(u64::from(packet.segments));
+                        if stop.reason == DiscardReason::NatPortsExhausted {
+                            slot.error_port_allocation.add(u64::from(packet.segments));
+                        }
+                    }
+                    return Err(refused(stop));
+                }
+            };
+            let nat_gateways = nat_gateways(&effects);
+            match effects.commit(tables, state, packet, self.index, now) {
+                Ok(dependencies) => {
+                    return Ok(Accepted {
+                        out,
+                        tuple,
+                        embedded,
+                        ttl_spent,
+                        mtu,
+                        dependencies,
+                        nat_gateways,
+                        sender,
+                        receiver,
+                    });
+                }
+                Err(NotCommitted::Raced) if races < MAX_RACES => races += 1,
+                Err(NotCommitted::Raced) => return Err(refused(DiscardReason::Internal.into())),
+                Err(NotCommitted::Full(reason)) => return Err(refused(reason.into())),
+            }
+        }
+    }
+
+    /// Makes an answer and walks it from where it was made. An answer that is discarded is counted, and not answered.
+    fn answer(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        refused: &Refused,
+        answer: &Answer,
+        bytes: &[u8],
+        packet: &Packet,
+        now: Time,
+    ) {
+        let mut made = self.answers.next_buffer();
+        let written = match answer.kind {
+            AnswerKind::Icmp(kind) => {
+                // The quote shows the packet as it was where it was discarded.
+                let mut quote = [0; LIMIT];
+                let length = bytes.len().min(LIMIT);
+                quote[..length].copy_from_slice(&bytes[..length]);
+                Rewrite::new(packet.tuple, refused.tuple, refused.ttl_spent)
+                    .apply(&mut quote[..length], packet);
+                answer::icmp_error(&mut made, kind, answer.source, &quote[..length])
+            }
+            AnswerKind::Reset => answer::tcp_reset(&mut made, packet),
+        };
+        if written.is_some()
+            && let Ok(parsed) = packet::parse(&made, Offload::default())
+        {
+            match self.walk(tables, state, Start::At(answer.at), &parsed, now) {
+                Ok(accepted) => {
+                    accepted.rewrite(&mut made, &parsed);
+                    count_enis(tables, None, accepted.receiver, &parsed, self.index);
+                    self.answers.push(accepted.out, made);
+                    return;
+                }
+                Err(refused) => {
+                    self.discard(tables, state, 1, refused.stop.reason, refused.receiver);
+                }
+            }
+        }
+        self.answers.give_back(made);
+    }
+
+    fn discard(
+        &self,
+        tables: &Tables,
+        state: &State,
+        segments: u16,
+        reason: DiscardReason,
+        eni: Option<EniIndex>,
+    ) -> Verdict {
+        state.metrics.discards(self.index).add(reason, segments);
+        if let Some(eni) = eni {
+            tables.eni(eni).metrics.slot(self.index).discards.add(reason, segments);
+        }
+        Verdict::Discard(reason)
+    }
+}
+
+fn forwarded(link: LinkId, packet: &Packet) -> Verdict {
+    Verdict::Forward { link, length: packet.length, segments: packet.segments }
+}
+
+/// Where a walk starts.
+#[derive(Clone, Copy)]
+enum Start {
+    Link(LinkId),
+    At(At),
+}
+
+/// A packet that every stage accepted, its effects kept.
+struct Accepted {
+    out: LinkId,
+    tuple: localvpc_api::trace::Tuple,
+    embedded: Option<localvpc_api::trace::Tuple>,
+    ttl_spent: u8,
+    mtu: u16,
+    dependencies: Dependencies,
+    nat_gateways: NatGateways,
+    sender: Option<EniIndex>,
+    receiver: Option<EniIndex>,
+}
+
+/// A packet that some stage refused.
+struct Refused {
+    stop: Stop,
+    tuple: localvpc_api::trace::Tuple,
+    ttl_spent: u8,
+    sender: Option<EniIndex>,
+    receiver: Option<EniIndex>,
+}
+
+type NatGateways = arrayvec::ArrayVec<(crate::tables::NatGatewayIndex, localvpc_api::trace::Direction), 2>;
+
+impl Accepted {
+    fn rewrite(&self, bytes: &mut [u8], packet: &Packet) {
+        match self.embedded {
+            Some(embedded) => rewrite_icmp_error(bytes, packet, self.tuple, embedded, self.ttl_spent),
+            None => Rewrite::new(packet.tuple, self.tuple, self.ttl_spent).apply(bytes, packet),
+        }
+    }
+
+    /// What the flow cache may keep: nothing while a mid-stream packet could still change a connection's state.
+    fn decided(self, state: &State, packet: &Packet, now: Time) -> Option<Decided> {
+        if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
+            return None;
+        }
+        let steady =
+            self.dependencies.iter().all(|on| live(state, on, now).is_some_and(|line| line.is_steady()));
+        steady.then(|| Decided {
+            out: self.out,
+            rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),
+            mtu: self.mtu,
+            ttl: if self.ttl_spent == 0 { 0 } else { self.ttl_spent + 1 },
+            dependencies: self.dependencies,
+            nat_gateways: self.nat_gateways,
+            sender: self.sender,
+            receiver: self.receiver,
+        })
+    }
+}
+
+impl Answers {
+    fn next_buffer(&mut self) -> Vec<u8> {
+        if self.used == self.buffers.len() {
+            self.buffers.push((LinkId(0), Vec::with_capacity(LIMIT)));
+        }
+        std::mem::take(&mut self.buffers[self.used].1)
+    }
+
+    fn push(&mut self, link: LinkId, bytes: Vec<u8>) {
+        self.buffers[self.used] = (link, bytes);
+        self.used += 1;
+    }
+
+    fn give_back(&mut self, bytes: Vec<u8>) {
+        self.buffers[self.used].1 = bytes;
+    }
+}
+
+fn nat_gateways(effects: &Effects<'_>) -> NatGateways {
+    effects
+        .as_slice()
+        .iter()
+        .filter_map(|effect| match effect {
+            Effect::Lease { nat_gateway, direction, .. } => Some((*nat_gateway, *direction)),
+            Effect::NewLease { nat_gateway, .. } => {
+                Some((*nat_gateway, localvpc_api::trace::Direction::Outbound))
+            }
+            _ => None,
+        })
+        .take(2)
+        .collect()
+}
+
+fn count_enis(
+    tables: &Tables,
+    sender: Option<EniIndex>,
+    receiver: Option<EniIndex>,
+    packet: &Packet,
+    worker: usize,
+) {
+    if let Some(sender) = sender {
+        tables.eni(sender).metrics.slot(worker).sent.add(packet.segments, packet.length);
+    }
+    if let Some(receiver) = receiver {
+        tables.eni(receiver).metrics.slot(worker).received.add(packet.segments, packet.length);
+    }
+}
+
+/// SplitMix64 (Steele, Lea, Flood 2014): chooses source ports, seeded from the system's randomness.
+#[derive(Debug)]
+struct Random(u64);
+
+impl Random {
+    fn next(&mut self) -> u64 {
+        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut z = self.0;
+        z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        z ^ (z >> 31)
+    }
+}
