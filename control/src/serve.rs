@@ -104,8 +104,7 @@ pub async fn run(options: Options, mut ready: impl FnMut(SocketAddr)) -> Result<
     let mut listeners = Vec::new();
     for &port in &options.ports {
         let address = SocketAddr::new(options.bind, port);
-        let listener =
-            TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
+        let listener = TcpListener::bind(address).await.map_err(|source| Error::Bind { address, source })?;
         listeners.push(listener);
     }
     for listener in &listeners {
@@ -416,7 +415,8 @@ mod tests {
     async fn a_port_in_use_is_named() {
         let taken = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = taken.local_addr().unwrap();
-        let options = Options { bind: address.ip(), ports: vec![address.port()], host: None, mode: Mode::Http };
+        let options =
+            Options { bind: address.ip(), ports: vec![address.port()], host: None, mode: Mode::Http };
         let error = run(options, |_| ()).await.unwrap_err().to_string();
         assert!(error.contains(&address.to_string()) && error.contains("something else listens"), "{error}");
     }
