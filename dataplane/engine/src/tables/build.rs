@@ -5,6 +5,8 @@
 //! order of the rows.
 
 mod check;
+#[cfg(test)]
+mod fixture;
 mod index;
 
 use std::net::IpAddr;
@@ -192,5 +194,120 @@ fn internet(rows: &localvpc_api::Tables, index: &Index) -> Internet {
         link: rows.links.iter().find(|row| row.kind == LinkKind::Internet).map(|row| row.id),
         hosts: rows.internet_hosts.iter().copied().collect(),
         public: rows.public_addresses.iter().map(association).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use localvpc_api::report::Traffic;
+    use localvpc_api::tables::{Peer, RouteTarget};
+
+    use super::fixture::rows;
+    use super::*;
+    use crate::tables::rules::Selector;
+
+    fn address(address: &str) -> IpAddr {
+        address.parse().unwrap()
+    }
+
+    fn built(rows: &localvpc_api::Tables) -> Tables {
+        build(rows, &Metrics::default()).unwrap()
+    }
+
+    #[test]
+    fn references_become_positions() {
+        let tables = built(&rows());
+        assert_eq!(tables.generation.0, 7);
+        let eni = tables.eni(EniIndex(1));
+        let subnet = tables.subnet(eni.subnet);
+        assert_eq!((eni.id, subnet.id, tables.vpc(subnet.vpc).id), (EniId(2), SubnetId(2), VpcId(1)));
+        assert_eq!(tables.network_acl(subnet.network_acl).id, NetworkAclId(1));
+        let table = tables.route_table(subnet.route_table);
+        let target = table.routes.lookup(address("198.51.100.10")).unwrap().target;
+        assert_eq!((table.id, target), (RouteTableId(2), Target::NatGateway(NatGatewayIndex(0))));
+        let nat = tables.nat_gateway(NatGatewayIndex(0));
+        assert_eq!((nat.id, tables.subnet(nat.subnet).id), (NatGatewayId(1), SubnetId(1)));
+        let igw = tables.internet_gateway(InternetGatewayIndex(0));
+        assert_eq!((igw.id, tables.vpc(igw.vpc).id), (InternetGatewayId(1), VpcId(1)));
+    }
+
+    /// PKT-8: the same address in two VPCs has two owners.
+    #[test]
+    fn each_vpc_knows_its_owners_and_subnets() {
+        let tables = built(&rows());
+        let [one, two] = &tables.vpcs[..] else { panic!("two VPCs") };
+        assert_eq!(one.owners[&address("10.0.1.10")], Owner::Eni(EniIndex(0)));
+        assert_eq!(two.owners[&address("10.0.1.10")], Owner::Eni(EniIndex(3)));
+        assert_eq!(one.owners[&address("10.0.1.100")], Owner::NatGateway(NatGatewayIndex(0)));
+        assert_eq!((one.owners.len(), two.owners.len()), (4, 1));
+        assert_eq!(one.subnets.lookup(address("10.0.2.77")), Some(SubnetIndex(1)));
+        assert_eq!(two.subnets.lookup(address("10.0.1.77")), Some(SubnetIndex(2)));
+        assert_eq!(two.subnets.lookup(address("10.0.2.77")), None);
+    }
+
+    #[test]
+    fn links_know_their_enis_and_the_internet_its_addresses() {
+        let mut rows = rows();
+        rows.enis[2].link = LinkId(2);
+        let tables = built(&rows);
+        assert_eq!(tables.links[&LinkId(2)].enis, [EniIndex(1), EniIndex(2)]);
+        assert_eq!(tables.links[&LinkId(3)].enis, []);
+        assert_eq!(tables.internet.link, Some(LinkId(9)));
+        assert!(tables.internet.hosts.contains(&address("198.51.100.10")));
+        let nat = tables.internet.public[&address("203.0.113.20")];
+        assert_eq!((nat.internet_gateway, nat.private), (InternetGatewayIndex(0), address("10.0.1.100")));
+        assert_eq!(tables.internet_gateways[0].public_of[&address("10.0.1.100")], address("203.0.113.20"));
+    }
+
+    #[test]
+    fn enis_with_the_same_groups_share_their_rules() {
+        let tables = built(&rows());
+        let [web, db, db_too, _] = &tables.enis[..] else { panic!("four ENIs") };
+        assert!(Arc::ptr_eq(&db.inbound, &db_too.inbound) && Arc::ptr_eq(&db.outbound, &db_too.outbound));
+        assert!(!Arc::ptr_eq(&web.inbound, &db.inbound));
+    }
+
+    /// SG-20 and SG-22: a reference admits the members' addresses, as they are at the push.
+    #[test]
+    fn a_group_reference_admits_its_members() {
+        let mut rows = rows();
+        let admits = |rows: &_, from| {
+            let tables = built(rows);
+            tables.eni(EniIndex(1)).inbound.admit(address(from), Selector::Tcp(5432)).is_some()
+        };
+        assert!(admits(&rows, "10.0.1.10"));
+        assert!(!admits(&rows, "203.0.113.10"), "public addresses never match (SG-25)");
+        assert!(!admits(&rows, "10.0.2.21"));
+        rows.enis[2].security_groups.push(SecurityGroupId(1));
+        assert!(admits(&rows, "10.0.2.21"), "a new member");
+        rows.enis[0].security_groups = vec![];
+        assert!(!admits(&rows, "10.0.1.10"), "a member no more");
+    }
+
+    /// SG-21.
+    #[test]
+    fn a_self_reference_admits_the_other_members() {
+        let mut rows = rows();
+        rows.security_groups[1].inbound[0].peer = Peer::SecurityGroup(SecurityGroupId(2));
+        let tables = built(&rows);
+        let db = tables.eni(EniIndex(1));
+        assert!(db.inbound.admit(address("10.0.2.21"), Selector::Tcp(5432)).is_some());
+        assert!(db.inbound.admit(address("10.0.1.10"), Selector::Tcp(5432)).is_none());
+    }
+
+    #[test]
+    fn counters_outlive_a_push_and_are_not_made_by_a_refused_one() {
+        let metrics = Metrics::default();
+        let mut rows = rows();
+        build(&rows, &metrics).unwrap().enis[0].metrics.slot(0).sent.add(1, 100);
+        assert_eq!(
+            build(&rows, &metrics).unwrap().enis[0].metrics.sent(),
+            Traffic { packets: 1, bytes: 100 }
+        );
+
+        rows.enis[1].id = EniId(55);
+        rows.route_tables[0].routes[0].target = RouteTarget::NetworkInterface(EniId(56));
+        build(&rows, &metrics).unwrap_err();
+        assert_eq!(Arc::strong_count(&metrics.eni(EniId(55))), 2, "made by this very call");
     }
 }

@@ -401,3 +401,6 @@ fn overlap(a: IpNet, b: Ipv4Net) -> bool {
 fn list(cidrs: &[IpNet]) -> String {
     cidrs.iter().map(IpNet::to_string).collect::<Vec<_>>().join(", ")
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,244 @@
+//! `localvpc explain`: would it get through, and which rule says so.
+//!
+//! Exit codes: 0 reachable, 1 blocked, 2 error, 3 undecidable.
+
+use std::fmt::Write;
+use std::process::ExitCode;
+use std::str::FromStr;
+
+use owo_colors::{OwoColorize, Style};
+
+use super::client::Client;
+use super::connections::end;
+use super::{Failure, Format, Global, output};
+use crate::view::{ExplainOutcome, ExplainRequest, ExplainStep, Explanation};
+
+/// Tell whether a connection would get through, and which rule decides, without sending it
+///
+/// The first packet is walked through the tables in force, and the state as it is; nothing is sent and
+/// nothing changed.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Exit codes: 0 reachable, 1 blocked, 2 error, 3 undecidable.
+
+Examples:
+  localvpc explain app example tcp/443
+  localvpc explain internet app tcp/22
+  localvpc explain web 10.0.2.20 icmp --packets
+  localvpc explain app 198.51.100.10 udp/53 -o json | jq -r .code")]
+pub struct Args {
+    /// An instance, internet host, `internet`, or address
+    from: String,
+    /// An instance, internet host, NAT gateway, or address
+    to: String,
+    /// tcp/PORT, udp/PORT, icmp, or a protocol number
+    #[arg(value_name = "PROTOCOL[/PORT]")]
+    traffic: Traffic,
+    /// Source port [default: one of Linux's ephemeral range]
+    #[arg(long, value_name = "PORT")]
+    source_port: Option<u16>,
+    /// Show the packet as it comes to each stage
+    #[arg(long)]
+    packets: bool,
+}
+
+pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    let request = ExplainRequest {
+        from: args.from,
+        to: args.to,
+        protocol: args.traffic.protocol,
+        port: args.traffic.port,
+        source_port: args.source_port,
+    };
+    let explanation: Explanation = Client::of(global)?.tell("/v1/explain", &request)?;
+    match global.output {
+        Format::Json => output::print_json(&explanation)?,
+        Format::Table => output::print(&render(&explanation, args.packets))?,
+    }
+    Ok(ExitCode::from(match explanation.outcome {
+        ExplainOutcome::Reachable => 0,
+        ExplainOutcome::Blocked => 1,
+        ExplainOutcome::Undecidable => 3,
+    }))
+}
+
+/// What kind of packet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Traffic {
+    protocol: String,
+    port: Option<u16>,
+}
+
+impl FromStr for Traffic {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (protocol, port) = match text.split_once(['/', ':']) {
+            Some((protocol, port)) => (protocol, Some(port)),
+            None => (text, None),
+        };
+        let protocol = protocol.to_lowercase();
+        match (protocol.as_str(), port) {
+            ("tcp" | "udp", Some(port)) => match port.parse() {
+                Ok(port) if port > 0 => Ok(Self { protocol, port: Some(port) }),
+                _ => Err(format!("`{port}` is no port: 1 to 65535")),
+            },
+            ("tcp" | "udp", None) => Err(format!("{protocol} needs a port: {protocol}/443")),
+            (_, Some(_)) => Err("only tcp and udp have ports".into()),
+            ("icmp", None) => Ok(Self { protocol, port: None }),
+            (number, None) if number.parse::<u8>().is_ok() => Ok(Self { protocol, port: None }),
+            _ => Err("expected tcp/PORT, udp/PORT, icmp, or a protocol number from 0 to 255".into()),
+        }
+    }
+}
+
+/// Columns of a step: place, component, decision, source, and what only some steps have.
+type Columns = [String; 5];
+
+fn render(explanation: &Explanation, with_packets: bool) -> String {
+    let ways = [("out", &explanation.forward), ("back", &explanation.back)];
+    let rows: Vec<(&str, &ExplainStep, Columns)> = ways
+        .iter()
+        .flat_map(|(way, steps)| {
+            steps.iter().enumerate().map(move |(index, step)| {
+                (if index == 0 { *way } else { "" }, step, columns(explanation, step, with_packets))
+            })
+        })
+        .collect();
+    let mut widths = [0; 5];
+    for (_, _, columns) in &rows {
+        for (width, column) in widths.iter_mut().zip(columns) {
+            *width = (*width).max(column.chars().count());
+        }
+    }
+
+    let (outcome, style) = match explanation.outcome {
+        ExplainOutcome::Reachable => ("reachable", Style::new().green().bold()),
+        ExplainOutcome::Blocked => ("blocked", Style::new().red().bold()),
+        ExplainOutcome::Undecidable => ("undecidable", Style::new().yellow().bold()),
+    };
+    let question = format!("{} → {} {}", explanation.from, explanation.to, explanation.protocol);
+    // The outcome stands above the column of sources.
+    let width = INDENT + widths[..3].iter().map(|width| width + GAP).sum::<usize>() - GAP;
+    let mut text = format!("{question:<width$}  {}\n", outcome.style(style));
+    for (way, step, columns) in rows {
+        let cells: Vec<_> =
+            columns.iter().zip(widths).map(|(column, width)| format!("{column:<width$}")).collect();
+        let line = cells.join(&" ".repeat(GAP));
+        let style = if step.pass { Style::new() } else { Style::new().red() };
+        // Writing to a String cannot fail.
+        let _ = writeln!(text, "  {way:<6}{}", line.trim_end().style(style));
+    }
+    if let (Some(code), true) =
+        (&explanation.code, explanation.forward.iter().chain(&explanation.back).all(|step| step.pass))
+    {
+        let _ = writeln!(text, "{:INDENT$}{}", "", code.red());
+    }
+    for line in explanation.advice.iter().flat_map(|advice| advice.lines()) {
+        let _ = writeln!(text, "{:INDENT$}{line}", "");
+    }
+    text
+}
+
+/// Where the first column begins.
+const INDENT: usize = 8;
+/// Blanks between columns.
+const GAP: usize = 2;
+
+fn columns(explanation: &Explanation, step: &ExplainStep, with_packets: bool) -> Columns {
+    let code = explanation.code.as_deref().filter(|_| !step.pass).unwrap_or_default();
+    let (source, mut rest) = match step.source.as_str() {
+        "" => (code, String::new()),
+        source => (source, code.to_owned()),
+    };
+    if with_packets {
+        let it = step.packet;
+        let packet = format!(
+            "{} → {}",
+            end(it.source, it.source_port, it.protocol),
+            end(it.destination, it.destination_port, it.protocol)
+        );
+        rest = if rest.is_empty() { packet } else { format!("{packet}  {rest}") };
+    }
+    [step.place.clone(), step.component.clone(), step.decision.clone(), source.to_owned(), rest]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use localvpc_api::trace::{Protocol, Tuple};
+
+    fn step(place: &str, component: &str, decision: &str, source: &str, pass: bool) -> ExplainStep {
+        let packet = Tuple {
+            source: "10.0.2.20".parse().unwrap(),
+            destination: "198.51.100.10".parse().unwrap(),
+            source_port: 40_000,
+            destination_port: 443,
+            protocol: Protocol::TCP,
+        };
+        ExplainStep {
+            place: place.into(),
+            component: component.into(),
+            decision: decision.into(),
+            source: source.into(),
+            pass,
+            packet,
+        }
+    }
+
+    fn plain(explanation: &Explanation, with_packets: bool) -> String {
+        anstream::adapter::strip_str(&render(explanation, with_packets)).to_string()
+    }
+
+    #[test]
+    fn columns_line_up() {
+        let mut explanation = Explanation {
+            from: "app 10.0.2.20".into(),
+            to: "example 198.51.100.10:443".into(),
+            protocol: "tcp".into(),
+            outcome: ExplainOutcome::Reachable,
+            code: None,
+            forward: vec![
+                step("eni app", "security group default out", "all traffic", "default", true),
+                step(
+                    "subnet private-a",
+                    "route table private",
+                    "0.0.0.0/0 → nat-a",
+                    "two-tier.yaml:14",
+                    true,
+                ),
+            ],
+            back: vec![step("igw", "destination", "203.0.113.20 → 10.0.1.100", "", true)],
+            advice: None,
+        };
+        let expected = "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp                                    reachable
+  out   eni app           security group default out  all traffic                default
+        subnet private-a  route table private         0.0.0.0/0 → nat-a          two-tier.yaml:14
+  back  igw               destination                 203.0.113.20 → 10.0.1.100
+";
+        assert_eq!(plain(&explanation, false), expected);
+        assert!(
+            plain(&explanation, true).contains("two-tier.yaml:14  10.0.2.20:40000 → 198.51.100.10:443\n")
+        );
+
+        explanation.outcome = ExplainOutcome::Blocked;
+        explanation.code = Some("SUBNET_ACL_RESTRICTION".into());
+        explanation.advice = Some("Allow it.".into());
+        explanation.forward[1].pass = false;
+        explanation.back.clear();
+        let text = plain(&explanation, false);
+        assert!(text.ends_with("two-tier.yaml:14  SUBNET_ACL_RESTRICTION\n        Allow it.\n"), "{text}");
+    }
+
+    #[test]
+    fn traffic_is_a_protocol_with_its_port() {
+        let parsed = |text: &str| Traffic::from_str(text).map(|it| (it.protocol, it.port));
+        assert_eq!(parsed("TCP/443"), Ok(("tcp".into(), Some(443))));
+        assert_eq!(parsed("icmp"), Ok(("icmp".into(), None)));
+        assert_eq!(parsed("47"), Ok(("47".into(), None)));
+        for wrong in ["tcp", "tcp/0", "tcp/65536", "icmp/8", "256", "http", ""] {
+            assert!(parsed(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,176 @@
+//! Why a verb failed, as the person at the terminal reads it.
+
+use std::io;
+use std::path::PathBuf;
+
+use crate::view::ErrorView;
+
+/// Why a verb failed.
+#[derive(Debug, thiserror::Error)]
+pub enum Failure {
+    /// Nothing runs.
+    #[error("no lab is running: start one with `localvpc up FILE`")]
+    NoLab,
+    /// Nothing runs, but something that ran has left traces.
+    #[error(
+        "no lab is running, but {} left something behind: `localvpc down --lab {}` cleans up, `localvpc up FILE` starts again",
+        .labs.join(", "),
+        .labs[0]
+    )]
+    OnlyLeftovers {
+        /// Their names; at least one.
+        labs: Vec<String>,
+    },
+    /// The lab that was named does not run.
+    #[error("lab {lab} is not running: start it with `localvpc up FILE`{}", others(.running))]
+    NotRunning {
+        /// Its name.
+        lab: String,
+        /// Labs that do run.
+        running: Vec<String>,
+    },
+    /// Several labs run, and none was named.
+    #[error("several labs are running ({}): say which with `--lab NAME`", .running.join(", "))]
+    SeveralLabs {
+        /// Their names.
+        running: Vec<String>,
+    },
+    /// The verb needs privileges.
+    #[error(
+        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, schema, doctor, serve, `up --dry-run`"
+    )]
+    NeedsRoot {
+        /// The verb.
+        verb: &'static str,
+    },
+    /// The daemon is there but does not let us in.
+    #[error("lab {lab} belongs to root: run this with sudo")]
+    NoAccess {
+        /// The lab.
+        lab: String,
+    },
+    /// The conversation with the daemon broke off.
+    #[error(
+        "lab {lab} gave no usable answer: {reason}. What it was doing: `localvpc logs control --lab {lab}`"
+    )]
+    Conversation {
+        /// The lab.
+        lab: String,
+        /// What happened.
+        reason: String,
+    },
+    /// The daemon answered with an error.
+    #[error("{}", .0.message)]
+    Daemon(ErrorView),
+    /// A file that is wrong, rendered with its lines.
+    #[error("{}", .0.message)]
+    Config(ErrorView),
+    /// A file that cannot be read.
+    #[error("cannot read {path}: {source}", path = .path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// No file was named and none, or more than one, was found.
+    #[error("{0}")]
+    WhichFile(String),
+    /// Nothing has the name.
+    #[error("{what} `{name}` is not in lab {lab}{}", suggestion(.known, .name))]
+    NotFound {
+        /// What was looked for: `instance`.
+        what: String,
+        /// The name.
+        name: String,
+        /// The lab.
+        lab: String,
+        /// What there is.
+        known: Vec<String>,
+    },
+    /// Programs in the namespace would send from another address than the instance's.
+    #[error("{0}")]
+    WrongSource(String),
+    /// The host side failed.
+    #[error(transparent)]
+    Host(#[from] crate::host::Error),
+    /// The built-in server failed.
+    #[error(transparent)]
+    Serve(#[from] crate::serve::Error),
+    /// A command could not be started.
+    #[error("cannot run {command}: {source}")]
+    Command {
+        /// The command.
+        command: String,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// The daemon did not come up.
+    #[error("the daemon of lab {lab} did not start: {reason}")]
+    DaemonStart {
+        /// The lab.
+        lab: String,
+        /// Its last words.
+        reason: String,
+    },
+    /// Writing to standard output failed.
+    #[error("cannot write: {0}")]
+    Output(io::Error),
+    /// A step of the machinery around the verb failed.
+    #[error("cannot {action}: {source}")]
+    System {
+        /// What was tried.
+        action: &'static str,
+        /// What the kernel said.
+        source: io::Error,
+    },
+}
+
+impl Failure {
+    /// Whether the reader of our output went away (`localvpc ls | head -1`): nobody is left to be told.
+    pub fn is_closed_pipe(&self) -> bool {
+        matches!(self, Self::Output(error) if error.kind() == io::ErrorKind::BrokenPipe)
+    }
+
+    /// The failure for programs.
+    pub fn view(&self) -> ErrorView {
+        let kind = match self {
+            Self::Daemon(view) | Self::Config(view) => return view.clone(),
+            Self::NoLab | Self::OnlyLeftovers { .. } | Self::NotRunning { .. } => "not_running",
+            Self::SeveralLabs { .. } | Self::WhichFile(_) => "ambiguous",
+            Self::NeedsRoot { .. } | Self::NoAccess { .. } => "privileges",
+            Self::NotFound { .. } => "not_found",
+            Self::WrongSource(_) => "wrong_source",
+            Self::Host(_) => "host",
+            Self::Read { .. } | Self::Output(_) | Self::System { .. } => "io",
+            Self::Serve(_) => "serve",
+            Self::Command { .. } => "command",
+            Self::Conversation { .. } | Self::DaemonStart { .. } => "daemon",
+        };
+        ErrorView { kind: kind.to_owned(), message: self.to_string(), positions: Vec::new() }
+    }
+
+    /// The message for people: the rendered errors of a file begin with `error:` themselves.
+    pub fn message(&self) -> String {
+        let message = self.to_string();
+        if message.starts_with("error") { message } else { format!("error: {message}") }
+    }
+}
+
+fn others(running: &[String]) -> String {
+    match running {
+        [] => String::new(),
+        labs => format!(" (running: {})", labs.join(", ")),
+    }
+}
+
+/// The known name that is nearest, or all of them where they are few.
+fn suggestion(known: &[String], name: &str) -> String {
+    let nearest =
+        known.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
+    match nearest {
+        Some(nearest) if strsim::jaro_winkler(nearest, name) > 0.8 => format!(": did you mean `{nearest}`?"),
+        Some(_) if known.len() <= 12 => format!(": there are {}", known.join(", ")),
+        _ => String::new(),
+    }
+}

@@ -1,0 +1,198 @@
+//! The command line as a user without root meets it.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use localvpc::serve::Answer;
+
+const VERBS: &[&str] = &[
+    "down",
+    "status",
+    "ls",
+    "inspect",
+    "exec",
+    "shell",
+    "explain",
+    "connections",
+    "nat",
+    "counters",
+    "logs",
+    "doctor",
+    "serve",
+    "completion",
+    "version",
+];
+
+/// `localvpc` with a run directory of its own, so that no lab of this machine is seen.
+fn localvpc(run_dir: &Path, args: &[&str]) -> Output {
+    command(run_dir).args(args).output().expect("the program runs")
+}
+
+fn command(run_dir: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_localvpc"));
+    command.env("LOCALVPC_RUN_DIR", run_dir).env_remove("LOCALVPC_LAB").env_remove("LOCALVPC_ADDRESS");
+    command.current_dir(run_dir);
+    command
+}
+
+fn out(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stdout).into_owned()
+}
+
+fn err(output: &Output) -> String {
+    String::from_utf8_lossy(&output.stderr).into_owned()
+}
+
+#[test]
+fn every_verb_has_help_with_examples() {
+    let dir = tempfile::tempdir().unwrap();
+    let overview = out(&localvpc(dir.path(), &["--help"]));
+    for verb in VERBS {
+        assert!(overview.contains(&format!("\n  {verb} ")), "{verb} is missing in\n{overview}");
+        let help = localvpc(dir.path(), &[verb, "--help"]);
+        assert_eq!(help.status.code(), Some(0), "{verb}");
+        assert!(out(&help).contains("Examples:\n"), "{verb}:\n{}", out(&help));
+    }
+}
+
+#[test]
+fn usage_errors_exit_with_2() {
+    let dir = tempfile::tempdir().unwrap();
+    for args in [&["nonsense"][..], &["exec"], &["explain", "a", "b", "tcp"], &["serve"], &["serve", "70000"]]
+    {
+        let output = localvpc(dir.path(), args);
+        assert_eq!(output.status.code(), Some(2), "{args:?}");
+        assert!(out(&output).is_empty() && !err(&output).is_empty(), "{args:?}");
+    }
+}
+
+#[test]
+fn without_a_lab_every_verb_says_so_in_one_line() {
+    let dir = tempfile::tempdir().unwrap();
+    for (args, code) in [
+        (&["down"][..], 1),
+        (&["status"], 1),
+        (&["ls"], 1),
+        (&["inspect"], 1),
+        (&["exec", "web", "--", "true"], 1),
+        (&["shell", "web"], 1),
+        (&["explain", "a", "b", "tcp/80"], 2),
+        (&["connections"], 1),
+        (&["nat"], 1),
+        (&["counters"], 1),
+        (&["logs", "web"], 1),
+        (&["logs", "control"], 1),
+    ] {
+        let output = localvpc(dir.path(), args);
+        assert_eq!(output.status.code(), Some(code), "{args:?}");
+        assert_eq!(out(&output), "", "{args:?}");
+        assert_eq!(err(&output), "error: no lab is running: start one with `localvpc up FILE`\n", "{args:?}");
+    }
+    let output = localvpc(dir.path(), &["status", "--lab", "mine"]);
+    assert_eq!(err(&output), "error: lab mine is not running: start it with `localvpc up FILE`\n");
+    let output = localvpc(dir.path(), &["status", "-o", "json"]);
+    let error: localvpc::view::ErrorView = serde_json::from_slice(&output.stderr).unwrap();
+    assert_eq!(error.kind, "not_running");
+}
+
+#[test]
+fn leftovers_of_a_lab_are_named() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::create_dir(dir.path().join("old")).unwrap();
+    let output = localvpc(dir.path(), &["status"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("`localvpc down --lab old` cleans up"), "{}", err(&output));
+}
+
+#[test]
+fn doctor_says_what_is_there_and_what_to_do() {
+    let dir = tempfile::tempdir().unwrap();
+    let text = out(&localvpc(dir.path(), &["doctor"]));
+    for what in ["kernel", "TUN", "privileges", "namespaces", "offloads", "curl"] {
+        assert!(text.contains(what), "{what} is missing in\n{text}");
+    }
+    let output = localvpc(dir.path(), &["doctor", "-o", "json"]);
+    let findings: Vec<serde_json::Value> = serde_json::from_slice(&output.stdout).unwrap();
+    for finding in &findings {
+        let is_ok = finding["state"] == "ok";
+        assert_eq!(finding.get("advice").is_none(), is_ok, "advice where something lacks: {finding}");
+    }
+    let is_fit = findings.iter().all(|finding| finding["state"] != "missing");
+    assert_eq!(output.status.code(), Some(if is_fit { 0 } else { 1 }));
+}
+
+#[test]
+fn a_closed_pipe_is_no_error() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut child = command(dir.path())
+        .args(["completion", "bash"])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(err(&output), "");
+    assert_eq!(output.status.code(), Some(0));
+}
+
+#[test]
+fn serve_answers_text_and_json_on_every_port() {
+    let dir = tempfile::tempdir().unwrap();
+    let server = Server::start(dir.path(), &["0", "0"]);
+    assert_ne!(server.addresses[0], server.addresses[1]);
+    for &address in &server.addresses {
+        let (me, body) = ask(address, "");
+        assert_eq!(body, format!("you are {me}\n"));
+        let (me, body) = ask(address, "Accept: application/json\r\n");
+        let answer: Answer = serde_json::from_str(&body).unwrap();
+        assert_eq!(answer.you, me.into());
+        assert_eq!(answer.me, address.into());
+        assert_eq!(answer.host.as_deref(), Some("example"));
+        assert_eq!((answer.method.as_str(), answer.path.as_str()), ("GET", "/a/path"));
+    }
+}
+
+/// `localvpc serve` on loopback, ended when dropped.
+struct Server {
+    child: Child,
+    addresses: Vec<SocketAddr>,
+}
+
+impl Server {
+    fn start(run_dir: &Path, ports: &[&str]) -> Self {
+        let mut child = command(run_dir)
+            .arg("serve")
+            .args(ports)
+            .env("LOCALVPC_ADDRESS", "127.0.0.1")
+            .env("LOCALVPC_INSTANCE", "example")
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let addresses = lines
+            .take(ports.len())
+            .map(|line| line.unwrap().strip_prefix("listening on ").unwrap().parse().unwrap())
+            .collect();
+        Self { child, addresses }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+fn ask(address: SocketAddr, headers: &str) -> (SocketAddr, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    let me = stream.local_addr().unwrap();
+    write!(stream, "GET /a/path HTTP/1.1\r\nHost: x\r\nConnection: close\r\n{headers}\r\n").unwrap();
+    let mut text = String::new();
+    stream.read_to_string(&mut text).unwrap();
+    (me, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
