@@ -14,23 +14,35 @@
 //!
 //! - [`plan`]: what a lab needs
 //! - [`run_dir`]: where a lab keeps its files
-//! - [`netns`], [`names`], [`tun`], [`netlink`]: one kind of object each
+//! - [`netns`], [`attach`], [`names`], [`tun`], [`netlink`]: one kind of object each
 //! - [`enter`](mod@enter): how a process gets into a namespace
-//! - [`process`]: `run:` commands
-//! - [`client`], [`dataplane`]: the dataplane's socket; its supervision
+//! - [`process`], [`proc`]: `run:` commands; telling processes apart
+//! - [`dataplane`]: starts it, talks to it, replaces it
+//! - [`apply`]: from the plan in force to the next one, or back
 //! - [`journal`], [`teardown`](mod@teardown): what is there, and how it goes away
 
 use std::io;
 use std::path::{Path, PathBuf};
 
+pub mod apply;
+pub mod attach;
+pub mod dataplane;
 pub mod enter;
+pub mod journal;
+pub mod names;
 pub mod netlink;
 pub mod netns;
 pub mod plan;
+pub mod proc;
+pub mod process;
 pub mod run_dir;
+pub mod teardown;
+pub mod tun;
 
+pub use apply::Host;
 pub use enter::{NamespaceRef, enter};
 pub use run_dir::RunDir;
+pub use teardown::{Teardown, teardown};
 
 /// What went wrong with the machine.
 #[derive(Debug, thiserror::Error)]
@@ -106,6 +118,9 @@ pub enum Error {
         /// What the kernel said.
         reason: String,
     },
+    /// The dataplane could not be started, or refused.
+    #[error(transparent)]
+    Dataplane(#[from] dataplane::Error),
 }
 
 fn pid_or_unknown(pid: Option<u32>) -> String {

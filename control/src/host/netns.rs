@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::mount::{MountFlags, MountPropagationFlags, UnmountFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
+use serde::{Deserialize, Serialize};
 
 use super::{Error, IoContext, netlink};
 
@@ -76,7 +77,7 @@ impl Namespace {
 }
 
 /// What tells a namespace from all others that exist.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Identity {
     device: u64,
     inode: u64,
@@ -220,7 +221,7 @@ fn disable_ipv6() -> Result<(), Error> {
 }
 
 /// Runs `task` in a fresh thread, whose namespaces may be changed.
-fn in_thread<T: Send>(task: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
+pub(super) fn in_thread<T: Send>(task: impl FnOnce() -> Result<T, Error> + Send) -> Result<T, Error> {
     std::thread::scope(|scope| match scope.spawn(task).join() {
         Ok(result) => result,
         Err(panic) => std::panic::resume_unwind(panic),

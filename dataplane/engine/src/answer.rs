@@ -140,3 +140,155 @@ fn ip_header(
     header.checksum.set(Sum::of(header.as_bytes()).checksum());
     header
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::{Echo, Embedded, Offload, Quoted, Segmentation, parse};
+    use crate::testing::{craft, generate};
+    use crate::wire::checksum;
+
+    fn error(kind: IcmpErrorKind, about: &[u8]) -> Option<Vec<u8>> {
+        let mut out = vec![0xEE; 3];
+        let written = icmp_error(&mut out, kind, "10.0.1.100".parse().unwrap(), about);
+        assert_eq!(written.is_none(), out.is_empty());
+        written.map(|()| out)
+    }
+
+    #[test]
+    fn fragmentation_needed_tells_the_mtu_and_quotes_548_bytes() {
+        let facts =
+            TcpFacts { flags: TcpFacts::ACK, sequence: 1, acknowledgement: 1, window: 1, payload: 8900 };
+        let about = craft::tcp_segment(facts, "10.0.2.20:40000", "198.51.100.10:443");
+        let bytes = error(IcmpErrorKind::FragmentationNeeded { mtu: 1500 }, &about).unwrap();
+        assert_eq!(bytes.len(), LIMIT);
+        assert_eq!(bytes[20..22], [3, 4]);
+        assert_eq!(bytes[24..28], [0, 0, 0x05, 0xDC]);
+        assert_eq!(bytes[28..], about[..548]);
+        assert!(checksum::verify(&bytes[..20]) && checksum::verify(&bytes[20..]));
+
+        let packet = parse(&bytes, Offload::default()).unwrap();
+        assert_eq!(packet.tuple.source, "10.0.1.100".parse::<IpAddr>().unwrap());
+        assert_eq!(packet.tuple.destination, "10.0.2.20".parse::<IpAddr>().unwrap());
+        let Kind::IcmpError(Embedded { tuple, quoted, .. }) = packet.kind else {
+            panic!("{:?}", packet.kind)
+        };
+        assert_eq!(quoted, Quoted::Tcp);
+        assert_eq!(tuple, craft::tuple(Protocol::TCP, "10.0.2.20:40000", "198.51.100.10:443"));
+    }
+
+    #[test]
+    fn short_packets_are_quoted_whole_without_their_padding() {
+        let about = craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"odd");
+        let padded = [&about[..], &[0xEE; 9]].concat();
+        let bytes = error(IcmpErrorKind::TimeExceeded, &padded).unwrap();
+        assert_eq!(bytes[20..22], [11, 0]);
+        assert_eq!(bytes[28..], about);
+        assert!(checksum::verify(&bytes[20..]));
+        let bytes = error(IcmpErrorKind::Unreachable { code: 13 }, &about).unwrap();
+        assert_eq!(bytes[20..22], [3, 13]);
+    }
+
+    #[test]
+    fn is_what_etherparse_writes() {
+        let about = craft::ping(Echo::Request, "10.0.2.20", "198.51.100.10", 7, 1);
+        let mut expected = craft::port_unreachable("10.0.1.100", &about);
+        expected[1] = 0xC0;
+        let bytes = error(IcmpErrorKind::Unreachable { code: 3 }, &about).unwrap();
+        assert_eq!(bytes, craft::seal(expected));
+    }
+
+    #[test]
+    fn a_super_packet_is_quoted_as_it_is() {
+        let facts =
+            TcpFacts { flags: TcpFacts::ACK, sequence: 1, acknowledgement: 1, window: 1, payload: 60_000 };
+        let about = craft::tcp_segment(facts, "10.0.2.20:40000", "198.51.100.10:443");
+        let (about, _) = craft::offloaded(about, Segmentation::TcpV4 { size: 8961 });
+        let bytes = error(IcmpErrorKind::FragmentationNeeded { mtu: 1500 }, &about).unwrap();
+        assert_eq!(bytes[28..], about[..548]);
+    }
+
+    #[test]
+    fn no_error_is_sent_about_errors_fragments_and_non_unicast() {
+        let datagram = craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"question");
+        let about_error = craft::port_unreachable("198.51.100.10", &datagram);
+        assert_eq!(error(IcmpErrorKind::TimeExceeded, &about_error), None);
+        let mut fragment = datagram.clone();
+        fragment[7] = 1;
+        assert_eq!(error(IcmpErrorKind::TimeExceeded, &craft::seal(fragment)), None);
+        let multicast = craft::udp("10.0.2.20:5000", "224.0.0.1:53", b"question");
+        assert_eq!(error(IcmpErrorKind::TimeExceeded, &multicast), None);
+        let nobody = craft::udp("0.0.0.0:5000", "198.51.100.10:53", b"question");
+        assert_eq!(error(IcmpErrorKind::TimeExceeded, &nobody), None);
+        assert_eq!(error(IcmpErrorKind::TimeExceeded, &datagram[..19]), None);
+        let mut out = Vec::new();
+        assert_eq!(
+            icmp_error(&mut out, IcmpErrorKind::TimeExceeded, "::1".parse().unwrap(), &datagram),
+            None
+        );
+    }
+
+    #[test]
+    fn a_buffer_of_the_limit_is_not_grown() {
+        let mut out = Vec::with_capacity(LIMIT);
+        let about = craft::udp("10.0.2.20:5000", "198.51.100.10:53", &[0; 2000]);
+        let source = "10.0.1.100".parse().unwrap();
+        icmp_error(&mut out, IcmpErrorKind::TimeExceeded, source, &about).unwrap();
+        assert_eq!((out.len(), out.capacity()), (LIMIT, LIMIT));
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_was_parsed_is_answered_with_a_right_packet_or_not_at_all(
+            bytes in generate::damaged(generate::packets()), offload in generate::offloads(),
+        ) {
+            if let Ok(packet) = parse(&bytes, offload) {
+                if let Some(answer) = error(IcmpErrorKind::TimeExceeded, &bytes) {
+                    let Kind::IcmpError(about) = parse(&answer, Offload::default()).unwrap().kind else {
+                        panic!("no error: {answer:?}")
+                    };
+                    prop_assert_eq!(about.tuple, packet.tuple);
+                }
+                let mut out = Vec::new();
+                if tcp_reset(&mut out, &packet).is_some() {
+                    prop_assert_eq!(parse(&out, Offload::default()).unwrap().tuple, packet.tuple.reversed());
+                }
+            }
+        }
+    }
+
+    fn reset(flags: u8, payload: u32) -> Option<TcpFacts> {
+        let facts = TcpFacts { flags, sequence: u32::MAX, acknowledgement: 700, window: 9, payload };
+        let about = craft::tcp_segment(facts, "10.0.2.20:40000", "198.51.100.10:443");
+        let mut out = vec![1, 2, 3];
+        let written = tcp_reset(&mut out, &parse(&about, Offload::default()).unwrap());
+        assert_eq!(written.is_none(), out.is_empty());
+        written?;
+        let packet = parse(&out, Offload::default()).unwrap();
+        assert_eq!(packet.tuple, craft::tuple(Protocol::TCP, "198.51.100.10:443", "10.0.2.20:40000"));
+        let Kind::Tcp(facts) = packet.kind else { panic!("{:?}", packet.kind) };
+        let expected = craft::tcp_segment(facts, "198.51.100.10:443", "10.0.2.20:40000");
+        assert_eq!(out, expected, "checksums as etherparse computes them");
+        Some(facts)
+    }
+
+    #[test]
+    fn a_reset_answers_as_rfc_9293_says() {
+        let facts = |flags, sequence, acknowledgement| {
+            Some(TcpFacts { flags, sequence, acknowledgement, window: 0, payload: 0 })
+        };
+        let (syn, ack, fin, rst) = (TcpFacts::SYN, TcpFacts::ACK, TcpFacts::FIN, TcpFacts::RST);
+        assert_eq!(reset(ack, 10), facts(rst, 700, 0));
+        assert_eq!(reset(syn | ack, 0), facts(rst, 700, 0));
+        assert_eq!(reset(syn, 0), facts(rst | ack, 0, 0), "the SYN counts, and the sequence wraps");
+        assert_eq!(reset(fin, 10), facts(rst | ack, 0, 10));
+        assert_eq!(reset(rst, 0), None);
+        assert_eq!(reset(rst | ack, 0), None);
+
+        let datagram = craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"");
+        let mut out = Vec::new();
+        assert_eq!(tcp_reset(&mut out, &parse(&datagram, Offload::default()).unwrap()), None);
+    }
+}

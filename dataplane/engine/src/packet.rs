@@ -4,60 +4,14 @@
 //! except to change it. What a hostile guest can write into a packet or into its
 //! virtio header ends here, as a [`DiscardReason`].
 
+mod offload;
+
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
+pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
 use crate::wire::{Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
-
-/// What the virtio header of the TUN says about a packet. The default is a plain packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Offload {
-    /// Who completes the transport checksum.
-    pub checksum: Checksum,
-    /// Whether the packet is a super-packet that the receiver takes apart.
-    pub segmentation: Segmentation,
-    /// Whether a TCP super-packet carries CWR, which only its first segment may keep (RFC 3168 §6.1.2).
-    pub ecn: bool,
-}
-
-/// The state of a transport checksum.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Checksum {
-    /// It is in its place (or, for UDP, left out).
-    #[default]
-    Complete,
-    /// The field holds the folded sum of the pseudo-header; the receiver adds the rest.
-    Partial {
-        /// Where summing starts: bytes from the IP header.
-        start: u16,
-        /// Where the checksum stands: bytes from `start`.
-        offset: u16,
-    },
-}
-
-/// The kind of a super-packet.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Segmentation {
-    /// One packet.
-    #[default]
-    None,
-    /// TCP segments over IPv4.
-    TcpV4 {
-        /// Data bytes of each segment but the last.
-        size: u16,
-    },
-    /// TCP segments over IPv6.
-    TcpV6 {
-        /// Data bytes of each segment but the last.
-        size: u16,
-    },
-    /// UDP datagrams of one flow.
-    Udp {
-        /// Data bytes of each datagram but the last.
-        size: u16,
-    },
-}
 
 /// A packet parsed once: facts and offsets, no borrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -168,7 +122,7 @@ pub struct Embedded {
     pub quoted: Quoted,
     /// Where the quoted IP header starts: bytes from the outer IP header.
     pub offset: u16,
-    /// Where the quoted transport header starts: bytes from the outer IP header. At least 8 bytes of it are there.
+    /// Where the quoted transport header starts: bytes from the outer IP header. Of TCP, UDP and ICMP at least 8 bytes of it are there.
     pub transport: u16,
 }
 
@@ -225,7 +179,7 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
         _ => (Kind::Other, (0, 0), Ipv4::LENGTH),
     };
     let length = ip.total_length.get();
-    let (segments, segment_length) = check_offload(offload, protocol, length, headers as u16)?;
+    let (segments, segment_length) = offload.check(protocol, length, headers as u16)?;
     if !ipv4::is_unicast(ip.source()) || !ipv4::is_unicast(ip.destination()) {
         return Err(DiscardReason::NotUnicast);
     }
@@ -242,40 +196,6 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     })
 }
 
-/// Holds the virtio header against the packet; says how many packets it stands for, and the length of the largest.
-///
-/// `headers` counts the bytes before the data. Linux keeps the true total length in the IP header of a
-/// super-packet (more than 65,535 bytes would need BIG TCP, which a TUN does not offer).
-#[inline]
-fn check_offload(
-    offload: Offload,
-    protocol: Protocol,
-    length: u16,
-    headers: u16,
-) -> Result<(u16, u16), DiscardReason> {
-    let hostile = Err(DiscardReason::HostileOffload);
-    if let Checksum::Partial { start, offset } = offload.checksum {
-        let expected = match protocol {
-            Protocol::TCP => Tcp::CHECKSUM,
-            Protocol::UDP => Udp::CHECKSUM,
-            _ => return hostile,
-        };
-        if usize::from(start) != Ipv4::LENGTH || usize::from(offset) != expected {
-            return hostile;
-        }
-    }
-    let size = match (offload.segmentation, protocol) {
-        (Segmentation::None, _) => return Ok((1, length)),
-        (Segmentation::TcpV4 { size }, Protocol::TCP) | (Segmentation::Udp { size }, Protocol::UDP) => size,
-        _ => return hostile,
-    };
-    if size == 0 || offload.checksum == Checksum::Complete {
-        return hostile;
-    }
-    let data = length - headers;
-    Ok((data.div_ceil(size).max(1), headers + data.min(size)))
-}
-
 /// Reads the packet that an ICMP error quotes; `message` starts at the ICMP header, `quotation` behind it.
 ///
 /// RFC 5508 REQ-3: the checksums of the message and of the quoted IP header are
@@ -285,14 +205,14 @@ fn embedded(icmp: &Icmp, message: &[u8], quotation: &[u8]) -> Result<Embedded, D
         return Err(DiscardReason::WrongIcmpChecksum);
     }
     let (ip, rest) = Ipv4::quoted(quotation)?;
-    // RFC 792: the quotation holds at least 64 bits of what follows the IP header.
-    let first: &[u8; 8] = rest.first_chunk().ok_or(DiscardReason::Truncated)?;
-    let word = |at: usize| u16::from_be_bytes([first[at], first[at + 1]]);
+    // RFC 792: a quotation holds at least 64 bits of what follows the IP header, if the packet had them.
+    let first: Result<&[u8; 8], _> = rest.first_chunk().ok_or(DiscardReason::Truncated);
+    let word = |bytes: &[u8; 8], at: usize| u16::from_be_bytes([bytes[at], bytes[at + 1]]);
     let (quoted, ports) = match Protocol(ip.protocol) {
-        Protocol::TCP => (Quoted::Tcp, (word(0), word(2))),
-        Protocol::UDP => (Quoted::Udp, (word(0), word(2))),
+        Protocol::TCP => (Quoted::Tcp, (word(first?, 0), word(first?, 2))),
+        Protocol::UDP => (Quoted::Udp, (word(first?, 0), word(first?, 2))),
         Protocol::ICMP => {
-            let (about, _) = Icmp::checked(first)?;
+            let (about, _) = Icmp::checked(first?)?;
             (echo(about).map_or(Quoted::Other, Quoted::IcmpEcho), icmp_ports(about))
         }
         _ => (Quoted::Other, (0, 0)),
@@ -331,5 +251,248 @@ fn icmp_ports(icmp: &Icmp) -> (u16, u16) {
         (icmp.identifier.get(), icmp.identifier.get())
     } else {
         (icmp.icmp_type.into(), icmp.code.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use etherparse::{NetSlice, SlicedPacket, TransportSlice};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::testing::{craft, generate};
+
+    const PLAIN: Offload =
+        Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, ecn: false };
+
+    fn data(payload: u32) -> TcpFacts {
+        TcpFacts { flags: TcpFacts::ACK, sequence: 7, acknowledgement: 9, window: 500, payload }
+    }
+
+    #[test]
+    fn parses_a_literal_syn() {
+        // 10.0.2.20:40000 → 198.51.100.10:443, TTL 63, DF, options up to 40 bytes of TCP header.
+        let mut bytes = vec![
+            0x45, 0x00, 0x00, 0x3C, 0x1C, 0x46, 0x40, 0x00, 0x3F, 0x06, 0x00, 0x00, 10, 0, 2, 20, 198, 51,
+            100, 10, 0x9C, 0x40, 0x01, 0xBB, 0x01, 0x02, 0x03, 0x04, 0, 0, 0, 0, 0xA0, 0x02, 0xFA, 0xF0, 0,
+            0, 0, 0, 2, 4, 5, 0xB4, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7,
+        ];
+        bytes = craft::seal(bytes);
+        bytes.extend_from_slice(&[0xEE; 6]);
+        assert_eq!(
+            parse(&bytes, PLAIN).unwrap(),
+            Packet {
+                tuple: craft::tuple(Protocol::TCP, "10.0.2.20:40000", "198.51.100.10:443"),
+                kind: Kind::Tcp(TcpFacts {
+                    flags: TcpFacts::SYN,
+                    sequence: 0x0102_0304,
+                    acknowledgement: 0,
+                    window: 64240,
+                    payload: 0
+                }),
+                ttl: 63,
+                dont_fragment: true,
+                transport: 20,
+                length: 60,
+                segments: 1,
+                segment_length: 60,
+                checksum: Checksum::Complete,
+            }
+        );
+    }
+
+    #[test]
+    fn icmp_has_its_identifier_or_its_type_in_the_ports() {
+        let ping = parse(&craft::ping(Echo::Reply, "10.0.0.4", "10.0.0.5", 0xBEEF, 3), PLAIN).unwrap();
+        assert_eq!(ping.kind, Kind::IcmpEcho(Echo::Reply));
+        assert_eq!((ping.tuple.source_port, ping.tuple.destination_port), (0xBEEF, 0xBEEF));
+
+        let timestamp = craft::icmp_message(13, 0, [1, 2, 3, 4], "10.0.0.4", "10.0.0.5", &[0; 12]);
+        let timestamp = parse(&timestamp, PLAIN).unwrap();
+        assert_eq!(timestamp.kind, Kind::IcmpOther);
+        assert_eq!((timestamp.tuple.source_port, timestamp.tuple.destination_port), (13, 0));
+
+        let odd = parse(&craft::icmp_message(8, 1, [0; 4], "10.0.0.4", "10.0.0.5", &[]), PLAIN).unwrap();
+        assert_eq!((odd.kind, odd.tuple.source_port, odd.tuple.destination_port), (Kind::IcmpOther, 8, 1));
+
+        let gre = parse(&craft::other(Protocol(47), "10.0.0.4", "10.0.0.5", &[0; 8]), PLAIN).unwrap();
+        assert_eq!((gre.kind, gre.tuple.source_port, gre.tuple.destination_port), (Kind::Other, 0, 0));
+    }
+
+    #[test]
+    fn only_unicast_is_carried() {
+        for destination in
+            ["224.0.0.251:5353", "255.255.255.255:67", "0.0.0.0:1", "127.0.0.1:1", "240.0.0.1:1"]
+        {
+            let to = parse(&craft::udp("10.0.0.4:68", destination, b""), PLAIN);
+            assert_eq!(to, Err(DiscardReason::NotUnicast), "to {destination}");
+            let from = parse(&craft::udp(destination, "10.0.0.4:68", b""), PLAIN);
+            assert_eq!(from, Err(DiscardReason::NotUnicast), "from {destination}");
+        }
+    }
+
+    #[test]
+    fn an_icmp_error_names_the_packet_it_quotes() {
+        let about = craft::tcp_segment(data(1400), "10.0.2.20:40000", "198.51.100.10:443");
+        let error = craft::fragmentation_needed("10.0.1.100", 1500, &about);
+        let packet = parse(&error, PLAIN).unwrap();
+        assert_eq!(packet.tuple.destination, ip("10.0.2.20"));
+        assert_eq!((packet.tuple.source_port, packet.tuple.destination_port), (3, 4));
+        assert_eq!(
+            packet.kind,
+            Kind::IcmpError(Embedded {
+                icmp_type: 3,
+                code: 4,
+                tuple: craft::tuple(Protocol::TCP, "10.0.2.20:40000", "198.51.100.10:443"),
+                quoted: Quoted::Tcp,
+                offset: 28,
+                transport: 48,
+            })
+        );
+        let ping = craft::ping(Echo::Request, "10.0.2.20", "198.51.100.10", 77, 1);
+        let Kind::IcmpError(about) =
+            parse(&craft::port_unreachable("10.0.1.100", &ping), PLAIN).unwrap().kind
+        else {
+            panic!("an error")
+        };
+        assert_eq!((about.quoted, about.tuple.source_port), (Quoted::IcmpEcho(Echo::Request), 77));
+    }
+
+    fn ip(address: &str) -> std::net::IpAddr {
+        address.parse().unwrap()
+    }
+
+    #[test]
+    fn an_icmp_error_with_quoted_options_is_understood() {
+        // RFC 5508 REQ-3b. Four NOPs are put behind the quoted IP header.
+        let mut about = craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"question");
+        about[0] = 0x46;
+        about.splice(20..20, [1; 4]);
+        about[3] += 4;
+        let about = craft::seal(about);
+        let Kind::IcmpError(quoted) =
+            parse(&craft::port_unreachable("198.51.100.10", &about), PLAIN).unwrap().kind
+        else {
+            panic!("an error")
+        };
+        assert_eq!(quoted.transport, 52);
+        assert_eq!(quoted.tuple, craft::tuple(Protocol::UDP, "10.0.2.20:5000", "198.51.100.10:53"));
+    }
+
+    #[test]
+    fn a_damaged_icmp_error_is_discarded() {
+        let about = craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"question");
+        let error = |about: &[u8]| craft::icmp_message(3, 3, [0; 4], "198.51.100.10", "10.0.2.20", about);
+        let parsed = |bytes: &[u8]| parse(bytes, PLAIN).map(|packet| packet.length);
+
+        let mut wrong = error(&about);
+        wrong[22] ^= 1;
+        assert_eq!(parsed(&wrong), Err(DiscardReason::WrongIcmpChecksum), "of the message");
+        let mut damaged = about.clone();
+        damaged[8] -= 1;
+        assert_eq!(
+            parsed(&error(&damaged)),
+            Err(DiscardReason::WrongIcmpChecksum),
+            "of the quoted IP header"
+        );
+        damaged[0] = 0x65;
+        assert_eq!(parsed(&error(&damaged)), Err(DiscardReason::MalformedTransportHeader), "no IPv4 quoted");
+        let mut fragment = about.clone();
+        fragment[7] = 4;
+        assert_eq!(
+            parsed(&error(&craft::seal(fragment))),
+            Err(DiscardReason::UnrelatedIcmpError),
+            "a later fragment"
+        );
+        for length in 0..28 {
+            assert_eq!(
+                parsed(&error(&about[..length])),
+                Err(DiscardReason::Truncated),
+                "{length} bytes quoted"
+            );
+        }
+        assert_eq!(parsed(&error(&about[..28])), Ok(56));
+
+        // Any other damage is not ours to find: the receiver verifies.
+        let mut damaged = craft::ping(Echo::Request, "10.0.2.20", "10.0.2.21", 1, 1);
+        damaged[22] ^= 1;
+        assert!(parse(&damaged, PLAIN).is_ok());
+    }
+
+    /// What whoever works with a packet relies on.
+    fn assert_sound(bytes: &[u8], packet: &Packet) {
+        let length = packet.length as usize;
+        assert!(length <= bytes.len());
+        assert_eq!(packet.transport, 20);
+        assert!(packet.segments >= 1 && packet.segment_length as usize <= length);
+        assert!(packet.segments as usize * packet.segment_length as usize >= length);
+        if let Kind::IcmpError(about) = packet.kind {
+            let certain = if matches!(about.tuple.protocol.0, 1 | 6 | 17) { 8 } else { 0 };
+            assert!(usize::from(about.transport) + certain <= length);
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(4096))]
+
+        #[test]
+        fn any_bytes_are_a_packet_or_a_reason(bytes in vec(any::<u8>(), 0..120), offload in generate::offloads()) {
+            if let Ok(packet) = parse(&bytes, offload) {
+                assert_sound(&bytes, &packet);
+            }
+        }
+
+        #[test]
+        fn a_mutated_packet_is_a_packet_or_a_reason(
+            bytes in generate::damaged(generate::packets()),
+            offload in generate::offloads(),
+        ) {
+            if let Ok(packet) = parse(&bytes, offload) {
+                assert_sound(&bytes, &packet);
+            }
+        }
+
+        #[test]
+        fn every_truncation_has_a_reason(bytes in generate::packets(), at: prop::sample::Index) {
+            let reason = parse(&bytes[..at.index(bytes.len())], PLAIN);
+            prop_assert_eq!(reason, Err(DiscardReason::Truncated));
+        }
+
+        #[test]
+        fn agrees_with_etherparse(bytes in generate::packets()) {
+            let packet = parse(&bytes, PLAIN).unwrap();
+            let sliced = SlicedPacket::from_ip(&bytes).unwrap();
+            let Some(NetSlice::Ipv4(ip)) = sliced.net else { panic!("not IPv4") };
+            let ip = ip.header();
+            prop_assert_eq!(packet.tuple.source, std::net::IpAddr::from(ip.source_addr()));
+            prop_assert_eq!(packet.tuple.destination, std::net::IpAddr::from(ip.destination_addr()));
+            prop_assert_eq!(packet.tuple.protocol.0, ip.protocol().0);
+            prop_assert_eq!((packet.ttl, packet.dont_fragment), (ip.ttl(), ip.dont_fragment()));
+            prop_assert_eq!(packet.length as usize, bytes.len());
+            let ports = (packet.tuple.source_port, packet.tuple.destination_port);
+            match sliced.transport {
+                Some(TransportSlice::Tcp(tcp)) => {
+                    let Kind::Tcp(facts) = packet.kind else { panic!("{:?}", packet.kind) };
+                    prop_assert_eq!(ports, (tcp.source_port(), tcp.destination_port()));
+                    prop_assert_eq!(facts.sequence, tcp.sequence_number());
+                    prop_assert_eq!(facts.acknowledgement, tcp.acknowledgment_number());
+                    prop_assert_eq!(facts.window, tcp.window_size());
+                    prop_assert_eq!(facts.payload as usize, tcp.payload().len());
+                    let flags = [tcp.fin(), tcp.syn(), tcp.rst(), tcp.psh(), tcp.ack(), tcp.urg()];
+                    let flags = flags.iter().enumerate().fold(0, |all, (at, set)| all | u8::from(*set) << at);
+                    prop_assert_eq!(facts.flags, flags);
+                }
+                Some(TransportSlice::Udp(udp)) => {
+                    prop_assert_eq!(packet.kind, Kind::Udp);
+                    prop_assert_eq!(ports, (udp.source_port(), udp.destination_port()));
+                }
+                Some(TransportSlice::Icmpv4(icmp)) => match packet.kind {
+                    Kind::IcmpEcho(_) => prop_assert_eq!(&ports.0.to_be_bytes(), &icmp.bytes5to8()[..2]),
+                    _ => prop_assert_eq!(ports, (icmp.type_u8().into(), icmp.code_u8().into())),
+                },
+                _ => prop_assert_eq!((packet.kind, ports), (Kind::Other, (0, 0))),
+            }
+        }
     }
 }

@@ -226,3 +226,216 @@ fn v4(address: IpAddr) -> Ipv4Addr {
         IpAddr::V6(address) => unreachable!("{address} in a rewrite: only IPv4 is carried yet"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::packet::{Echo, Offload, Segmentation, TcpFacts, parse};
+    use crate::testing::{craft, generate};
+    use crate::wire::checksum;
+
+    fn rewritten(mut bytes: Vec<u8>, offload: Offload, to: Tuple, ttl_decrement: u8) -> Vec<u8> {
+        let packet = parse(&bytes, offload).unwrap();
+        Rewrite::new(packet.tuple, to, ttl_decrement).apply(&mut bytes, &packet);
+        bytes
+    }
+
+    #[test]
+    fn is_small() {
+        assert!(size_of::<Rewrite>() <= 24);
+    }
+
+    #[test]
+    fn nothing_to_do_is_an_identity() {
+        let tuple = craft::tuple(Protocol::TCP, "10.0.2.20:40000", "198.51.100.10:443");
+        assert!(Rewrite::new(tuple, tuple, 0).is_identity());
+        assert!(!Rewrite::new(tuple, tuple, 1).is_identity());
+        assert!(!Rewrite::new(tuple, Tuple { source_port: 1, ..tuple }, 0).is_identity());
+        let syn = craft::first(tuple);
+        assert_eq!(rewritten(syn.clone(), Offload::default(), tuple, 0), syn);
+    }
+
+    #[test]
+    fn literal_source_translation() {
+        let syn = craft::tcp(TcpFacts::SYN, "10.0.2.20:40000", "198.51.100.10:443");
+        let to = craft::tuple(Protocol::TCP, "203.0.113.20:1024", "198.51.100.10:443");
+        let out = rewritten(syn, Offload::default(), to, 1);
+        assert_eq!(out[8], 63);
+        assert_eq!(out[12..24], [203, 0, 113, 20, 198, 51, 100, 10, 0x04, 0x00, 0x01, 0xBB]);
+        assert!(checksum::verify(&out[..20]));
+        assert_eq!(parse(&out, Offload::default()).unwrap().tuple, to);
+    }
+
+    #[test]
+    fn a_udp_checksum_of_zero_stays_and_a_computed_one_becomes_ones() {
+        let (from, to) = ("10.0.2.20:5000", "198.51.100.10:53");
+        let tuple = craft::tuple(Protocol::UDP, "203.0.113.20:1024", to);
+        let mut none = craft::udp(from, to, b"question");
+        none[26..28].fill(0);
+        assert_eq!(rewritten(none, Offload::default(), tuple, 0)[26..28], [0, 0]);
+
+        // With its own checksum as data, a packet sums to minus zero.
+        let checksum = craft::udp("203.0.113.20:1024", to, &[0, 0])[26..28].to_vec();
+        let out = rewritten(craft::udp(from, to, &checksum), Offload::default(), tuple, 0);
+        assert_eq!(out[26..28], [0xFF, 0xFF]);
+        let back = craft::tuple(Protocol::UDP, from, to);
+        assert_eq!(rewritten(out, Offload::default(), back, 0), craft::udp(from, to, &checksum));
+    }
+
+    #[test]
+    fn a_partial_udp_checksum_is_patched_even_where_it_is_all_ones_or_zero() {
+        let to = craft::tuple(Protocol::UDP, "203.0.113.20:1024", "198.51.100.10:53");
+        let (bytes, offload) =
+            craft::offloaded(craft::udp("10.0.2.20:5000", "198.51.100.10:53", &[]), Segmentation::None);
+        let (expected, _) = craft::offloaded(craft::first(to), Segmentation::None);
+        // The data differs by 5 bytes of length, which the pseudo-header holds.
+        let length = u16::from_be_bytes([expected[26], expected[27]]) - 5;
+        assert_eq!(rewritten(bytes, offload, to, 0)[26..28], length.to_be_bytes());
+    }
+
+    #[test]
+    fn other_icmp_and_protocols_change_their_addresses_only() {
+        let timestamp = craft::icmp_message(13, 0, [1, 2, 3, 4], "10.0.0.4", "10.0.0.5", &[7; 12]);
+        let packet = parse(&timestamp, Offload::default()).unwrap();
+        let to = Tuple { destination: "10.0.0.9".parse().unwrap(), ..packet.tuple };
+        let expected = craft::icmp_message(13, 0, [1, 2, 3, 4], "10.0.0.4", "10.0.0.9", &[7; 12]);
+        assert_eq!(rewritten(timestamp, Offload::default(), to, 0), expected);
+
+        let gre = craft::other(Protocol(47), "10.0.0.4", "10.0.0.5", &[7; 12]);
+        let to = Tuple { protocol: Protocol(47), source_port: 0, destination_port: 0, ..to };
+        let expected = craft::other(Protocol(47), "10.0.0.4", "10.0.0.9", &[7; 12]);
+        assert_eq!(rewritten(gre, Offload::default(), to, 0), expected);
+    }
+
+    #[test]
+    fn padding_behind_an_icmp_error_is_not_summed() {
+        let about = craft::udp("203.0.113.20:1024", "198.51.100.10:53", b"question");
+        let mut bytes = craft::port_unreachable("198.51.100.10", &about);
+        let length = bytes.len();
+        bytes.extend_from_slice(&[0xEE; 7]);
+        let packet = parse(&bytes, Offload::default()).unwrap();
+        let Kind::IcmpError(embedded) = packet.kind else { panic!("an error") };
+        let inside = craft::tuple(Protocol::UDP, "10.0.2.20:5000", "198.51.100.10:53");
+        let outer = Tuple { destination: inside.source, ..packet.tuple };
+        rewrite_icmp_error(&mut bytes, &packet, outer, Tuple { ..inside }, 0);
+        let expected = craft::port_unreachable(
+            "198.51.100.10",
+            &craft::udp("10.0.2.20:5000", "198.51.100.10:53", b"question"),
+        );
+        assert_eq!(bytes[..length], expected);
+        assert_eq!(bytes[length..], [0xEE; 7]);
+        assert_ne!(embedded.tuple, inside);
+    }
+
+    fn ends() -> impl Strategy<Value = [(Ipv4Addr, u16); 2]> {
+        let address = (1u8..=126, any::<[u8; 3]>()).prop_map(|(a, [b, c, d])| Ipv4Addr::new(a, b, c, d));
+        [(address.clone(), any::<u16>()), (address, any::<u16>())]
+    }
+
+    /// The same packet for any ends. An echo has one identifier, that of the first end.
+    fn build(which: u8, [source, destination]: [(Ipv4Addr, u16); 2], data: &[u8]) -> Vec<u8> {
+        let facts = TcpFacts {
+            flags: TcpFacts::ACK,
+            sequence: 0xFFFF_FFF0,
+            acknowledgement: 5,
+            window: 100,
+            payload: data.len() as u32,
+        };
+        match which {
+            0 => craft::tcp_segment(facts, source, destination),
+            1 => craft::udp(source, destination, data),
+            _ => craft::ping(Echo::Request, &source.0.to_string(), &destination.0.to_string(), source.1, 9),
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(2048))]
+
+        #[test]
+        fn an_update_equals_a_packet_built_anew(
+            which in 0u8..3, from in ends(), to in ends(), data in vec(any::<u8>(), 0..100), ttl_decrement in 0u8..3,
+        ) {
+            let expected = build(which, to, &data);
+            let tuple = parse(&expected, Offload::default()).unwrap().tuple;
+            let out = rewritten(build(which, from, &data), Offload::default(), tuple, ttl_decrement);
+            prop_assert_eq!(out, craft::with_ttl(expected, craft::TTL - ttl_decrement));
+        }
+
+        #[test]
+        fn a_partial_update_equals_a_packet_built_anew(
+            which in 0u8..2, from in ends(), to in ends(), data in vec(any::<u8>(), 0..100), size in 1u16..50,
+        ) {
+            let segmentation = match which {
+                0 => Segmentation::TcpV4 { size },
+                _ => Segmentation::Udp { size },
+            };
+            let (bytes, offload) = craft::offloaded(build(which, from, &data), segmentation);
+            let (expected, _) = craft::offloaded(build(which, to, &data), segmentation);
+            let tuple = parse(&expected, offload).unwrap().tuple;
+            prop_assert_eq!(rewritten(bytes, offload, tuple, 0), expected);
+        }
+
+        #[test]
+        fn a_damaged_packet_stays_damaged(which in 0u8..3, from in ends(), to in ends(), data in vec(any::<u8>(), 1..100), bit in 0u32..8) {
+            let clean = build(which, to, &data);
+            let tuple = parse(&clean, Offload::default()).unwrap().tuple;
+            let mut damaged = build(which, from, &data);
+            *damaged.last_mut().unwrap() ^= 1 << bit;
+            let mut expected = clean;
+            *expected.last_mut().unwrap() ^= 1 << bit;
+            prop_assert_eq!(rewritten(damaged, Offload::default(), tuple, 0), expected);
+        }
+
+        #[test]
+        fn whatever_was_parsed_can_be_rewritten(
+            mut bytes in generate::damaged(generate::packets()), offload in generate::offloads(), ends in ends(),
+        ) {
+            if let Ok(packet) = parse(&bytes, offload) {
+                let mut to = Tuple { source: ends[0].0.into(), destination: ends[1].0.into(), ..packet.tuple };
+                if matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
+                    (to.source_port, to.destination_port) = (ends[0].1, ends[1].1);
+                }
+                if let Kind::IcmpError(about) = packet.kind {
+                    let embedded = Tuple { source: to.destination, ..about.tuple };
+                    rewrite_icmp_error(&mut bytes, &packet, to, embedded, 1);
+                } else {
+                    Rewrite::new(packet.tuple, to, 1).apply(&mut bytes, &packet);
+                }
+                let after = parse(&bytes, offload).unwrap();
+                prop_assert_eq!(after.tuple, to);
+                prop_assert_eq!(after.ttl, packet.ttl.saturating_sub(1));
+            }
+        }
+
+        #[test]
+        fn an_icmp_error_is_translated_there_and_back(
+            which in 0u8..3, inside in ends(), outside in ends(), data in vec(any::<u8>(), 0..100),
+            router in 1u8..100, quoted in 28usize..200,
+        ) {
+            // A quotation that ends within the TCP checksum leaves half of one, which nobody can use or update.
+            prop_assume!(which != 0 || quoted != 37);
+            let router = format!("{router}.9.9.9");
+            let error = |ends| {
+                let about = build(which, ends, &data);
+                craft::icmp_message(11, 0, [0; 4], &router, &ends_source(ends), &about[..quoted.min(about.len())])
+            };
+            let (before, expected) = (error(outside), error(inside));
+            let (packet, wanted) =
+                (parse(&before, Offload::default()).unwrap(), parse(&expected, Offload::default()).unwrap());
+            let (Kind::IcmpError(was), Kind::IcmpError(is)) = (packet.kind, wanted.kind) else { panic!("errors") };
+
+            let mut bytes = before.clone();
+            rewrite_icmp_error(&mut bytes, &packet, wanted.tuple, is.tuple, 0);
+            prop_assert_eq!(&bytes, &expected);
+            rewrite_icmp_error(&mut bytes, &wanted, packet.tuple, was.tuple, 0);
+            prop_assert_eq!(&bytes, &before);
+        }
+    }
+
+    fn ends_source(ends: [(Ipv4Addr, u16); 2]) -> String {
+        ends[0].0.to_string()
+    }
+}

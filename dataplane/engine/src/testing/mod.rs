@@ -6,4 +6,6 @@
 
 pub mod craft;
 pub mod fabric;
+#[cfg(test)]
+pub(crate) mod generate;
 pub mod lab;

@@ -1,0 +1,406 @@
+//! From the plan in force to the next one, or back.
+//!
+//! ```text
+//! before the tables     make new namespaces and links, change links in place     undone when anything fails
+//! the tables            pushed by the caller: the moment at which it counts
+//! after the tables      end and start commands, remove what is gone              goes on when something fails
+//! ```
+//!
+//! A namespace is changed in place as long as it is the same one with the same device; what did not change is not
+//! touched.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use super::dataplane::Dataplane;
+use super::enter::NamespaceRef;
+use super::journal::{Journal, NamespaceRecord, Stage, State};
+use super::netns::{self, Identity, Namespace};
+use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
+use super::process::Processes;
+use super::run_dir::{Lock, RunDir};
+use super::teardown::{Teardown, sweep};
+use super::{Error, IoContext, attach, names, netlink, tun};
+
+/// The machine as far as one lab is concerned. Only one process has it at a time.
+#[derive(Debug)]
+pub struct Host {
+    run_dir: RunDir,
+    journal: Arc<Journal>,
+    dataplane: Dataplane,
+    processes: Processes,
+    /// Held for as long as this lives.
+    _lock: Lock,
+}
+
+/// Something to be told while an apply works: steps done, steps in all, what is being done.
+pub type Progress<'a> = dyn FnMut(u32, u32, String) + 'a;
+
+impl Host {
+    /// Takes a lab: a new one, or what a dead control left of it. Its dataplane runs when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Busy`] when another process has it; else what kept the dataplane from starting.
+    pub fn open(run_dir: &RunDir) -> Result<Self, Error> {
+        run_dir.create()?;
+        let lock = run_dir.lock()?;
+        let Some(state) = Journal::read(run_dir) else {
+            // Marked objects without a journal: nobody knows what they were for.
+            sweep(run_dir, None);
+            let journal = Arc::new(Journal::new(run_dir)?);
+            let dataplane = Dataplane::start(run_dir, journal.clone())?;
+            let processes = Processes::adopt(run_dir, journal.clone())?;
+            return Ok(Self { run_dir: run_dir.clone(), journal, dataplane, processes, _lock: lock });
+        };
+        tracing::info!(namespaces = state.namespaces.len(), "taking over what an earlier control left");
+        let journal = Arc::new(Journal::from_state(run_dir, state));
+        let dataplane = match Dataplane::adopt(run_dir, journal.clone())? {
+            Some(dataplane) => dataplane,
+            None => Dataplane::start(run_dir, journal.clone())?,
+        };
+        let processes = Processes::adopt(run_dir, journal.clone())?;
+        let host = Self { run_dir: run_dir.clone(), journal, dataplane, processes, _lock: lock };
+        host.adopt_namespaces()?;
+        Ok(host)
+    }
+
+    /// What is there.
+    pub fn state(&self) -> State {
+        self.journal.state()
+    }
+
+    /// The journal, for those who look while an apply works.
+    pub fn journal(&self) -> Arc<Journal> {
+        self.journal.clone()
+    }
+
+    /// The dataplane.
+    pub fn dataplane(&self) -> &Dataplane {
+        &self.dataplane
+    }
+
+    /// Makes the machine what `next` says. `push` puts the tables in force when everything they refer to is
+    /// there. Returns what could not be done after that, for people.
+    ///
+    /// # Errors
+    ///
+    /// Whatever failed up to and including `push`: then everything is as it was.
+    pub fn apply(
+        &self,
+        next: &HostPlan,
+        push: impl FnOnce(&Dataplane) -> Result<(), Error>,
+        progress: &mut Progress<'_>,
+    ) -> Result<Vec<String>, Error> {
+        let now = self.journal.state();
+        let difference = Difference::between(&now.namespaces, next);
+        let total = difference.steps();
+        let mut done = 0;
+        let mut step = |what: String| {
+            progress(done, total, what);
+            done += 1;
+        };
+
+        let mut undo = Vec::new();
+        let before = self.before_tables(&difference, &mut undo, &mut step).and_then(|()| {
+            step("tables".to_owned());
+            push(&self.dataplane)
+        });
+        if let Err(error) = before {
+            for action in undo.into_iter().rev() {
+                if let Err(error) = self.undo(&action) {
+                    tracing::error!(%error, "undoing a failed apply");
+                }
+            }
+            return Err(error);
+        }
+        Ok(self.after_tables(&difference, &mut step))
+    }
+
+    /// Lets go of attached namespaces that have ended: our device would keep them alive. Returns their names.
+    pub fn release_ended(&self) -> Vec<String> {
+        let ended: Vec<String> = self.journal.look(|state| {
+            let ended = |record: &&NamespaceRecord| {
+                matches!(record.plan.origin, NamespaceOrigin::Attach { .. }) && !is_there(record)
+            };
+            state.namespaces.iter().filter(ended).map(|record| record.plan.name.clone()).collect()
+        });
+        for name in &ended {
+            match self.remove(name) {
+                Ok(()) => tracing::info!(name, "an attached namespace has ended: its link is closed"),
+                Err(error) => tracing::warn!(name, %error, "an attached namespace has ended"),
+            }
+        }
+        ended
+    }
+
+    /// Takes everything down, the run directory included.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the run directory cannot be removed.
+    pub fn down(self) -> Result<Teardown, Error> {
+        // First, or it would be replaced. Processes in the namespaces notice that only as silence.
+        self.dataplane.stop();
+        let done = sweep(&self.run_dir, Some(&self.journal.state()));
+        if done.problems.is_empty() {
+            self.run_dir.remove()?;
+        }
+        Ok(done)
+    }
+
+    fn before_tables(
+        &self,
+        difference: &Difference<'_>,
+        undo: &mut Vec<Undo>,
+        step: &mut impl FnMut(String),
+    ) -> Result<(), Error> {
+        for (old, new) in &difference.replace {
+            step(format!("namespace {}", new.name));
+            undo.push(Undo::Recreate((*old).clone()));
+            self.remove(&old.name)?;
+            undo.push(Undo::Remove(new.name.clone()));
+            self.create(new)?;
+        }
+        for new in &difference.create {
+            step(format!("namespace {}", new.name));
+            undo.push(Undo::Remove(new.name.clone()));
+            self.create(new)?;
+        }
+        for (old, new) in &difference.change {
+            step(format!("namespace {}", new.name));
+            undo.push(Undo::Change { from: (*new).clone(), to: (*old).clone() });
+            self.change(old, new)?;
+        }
+        Ok(())
+    }
+
+    fn after_tables(&self, difference: &Difference<'_>, step: &mut impl FnMut(String)) -> Vec<String> {
+        let mut problems = Vec::new();
+        let mut note =
+            |result: Result<(), Error>| problems.extend(result.err().map(|error| error.to_string()));
+        for (_, new) in &difference.change {
+            let wanted = &new.processes;
+            note(
+                self.processes.stop(|record| record.namespace == new.name && !wanted.contains(&record.plan)),
+            );
+            note(self.journal.update(|state| {
+                if let Some(record) = state.namespaces.iter_mut().find(|record| record.plan.name == new.name)
+                {
+                    record.plan = (*new).clone();
+                }
+            }));
+        }
+        let all = difference.replace.iter().map(|(_, new)| new).chain(&difference.create);
+        for new in all.chain(difference.change.iter().map(|(_, new)| new)) {
+            if !new.processes.is_empty() {
+                step(format!("commands of {}", new.name));
+                note(self.start_processes(new));
+            }
+        }
+        for old in difference.remove.iter().rev() {
+            step(format!("remove namespace {}", old.name));
+            note(self.remove(&old.name));
+        }
+        problems
+    }
+
+    fn undo(&self, action: &Undo) -> Result<(), Error> {
+        match action {
+            Undo::Remove(name) => self.remove(name),
+            Undo::Recreate(plan) => self.create(plan).and_then(|()| self.start_processes(plan)),
+            Undo::Change { from, to } => self.change(from, to),
+        }
+    }
+
+    /// Makes a namespace with its link; attaches to one that is there.
+    fn create(&self, plan: &NamespacePlan) -> Result<(), Error> {
+        let record = |stage, identity| NamespaceRecord { plan: plan.clone(), stage, identity };
+        self.journal.update(|state| state.put_namespace(record(Stage::Partial, None)))?;
+        let namespace = match &plan.origin {
+            NamespaceOrigin::Create { netns } => {
+                let lab = self.run_dir.lab();
+                netns::create(lab, netns, &netns::mark(lab, &plan.name))?
+            }
+            NamespaceOrigin::Attach { path } => attach::open(path)?,
+        };
+        let identity = Some(namespace.identity()?);
+        self.write_names(plan)?;
+        self.make_link(&namespace, plan)?;
+        self.journal.update(|state| state.put_namespace(record(Stage::Ready, identity)))
+    }
+
+    /// Makes the device and hands it to the dataplane.
+    fn make_link(&self, namespace: &Namespace, plan: &NamespacePlan) -> Result<(), Error> {
+        let link = &plan.link;
+        let workers = self.dataplane.workers()?;
+        let queues = namespace.run(|| {
+            let queues = tun::open(&link.device, link.offload, workers)?;
+            if matches!(plan.origin, NamespaceOrigin::Attach { .. }) {
+                disable_ipv6(&link.device)?;
+            }
+            netlink::configure(&self.alias(plan), None, &permitted(plan)?)?;
+            Ok(queues)
+        })?;
+        Ok(self.dataplane.attach(link.id, link.offload, queues)?)
+    }
+
+    /// Changes what can be changed without recreating: addresses, routes, sizes, names.
+    fn change(&self, old: &NamespacePlan, new: &NamespacePlan) -> Result<(), Error> {
+        if old.link != new.link {
+            let namespace = Namespace::open(&path(new))?;
+            namespace
+                .run(|| netlink::configure(&self.alias(new), Some(&permitted(old)?), &permitted(new)?))?;
+        }
+        if (&old.hosts, &old.resolv_conf) != (&new.hosts, &new.resolv_conf) {
+            self.write_names(new)?;
+        }
+        Ok(())
+    }
+
+    /// Removes a namespace with all that is in it. Whatever part of it is missing already is no error.
+    fn remove(&self, name: &str) -> Result<(), Error> {
+        let Some(record) = self.journal.look(|state| state.namespace(name).cloned()) else { return Ok(()) };
+        let plan = &record.plan;
+        self.processes.stop(|process| process.namespace == name)?;
+        self.journal.update(|state| {
+            state.put_namespace(NamespaceRecord { stage: Stage::Partial, ..record.clone() });
+        })?;
+        self.dataplane.detach(plan.link.id)?;
+        let lab = self.run_dir.lab();
+        if let NamespaceOrigin::Create { netns } = &plan.origin {
+            netns::delete(netns, &netns::mark(lab, name))?;
+        }
+        names::remove(&self.reference(plan).names, lab)?;
+        self.journal.update(|state| state.namespaces.retain(|record| record.plan.name != name))
+    }
+
+    /// Starts the commands of a namespace that have not been started.
+    fn start_processes(&self, plan: &NamespacePlan) -> Result<(), Error> {
+        let state = self.journal.state();
+        for process in &plan.processes {
+            if !state.processes.iter().any(|r| r.namespace == plan.name && &r.plan == process) {
+                self.processes.start(&plan.name, &self.reference(plan), process)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Puts in order what a dead control left: half-made namespaces go, links that died with their dataplane come back.
+    fn adopt_namespaces(&self) -> Result<(), Error> {
+        let held = self.dataplane.links();
+        for record in self.journal.state().namespaces {
+            let plan = &record.plan;
+            if record.stage == Stage::Partial || !is_there(&record) {
+                self.remove(&plan.name)?;
+            } else if !held.contains(&plan.link.id) {
+                self.make_link(&Namespace::open(&path(plan))?, plan)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn write_names(&self, plan: &NamespacePlan) -> Result<(), Error> {
+        names::write(&self.reference(plan).names, self.run_dir.lab(), &plan.hosts, &plan.resolv_conf)
+    }
+
+    fn reference(&self, plan: &NamespacePlan) -> NamespaceRef {
+        NamespaceRef::of(&self.run_dir, &namespace_name(plan))
+    }
+
+    fn alias(&self, plan: &NamespacePlan) -> String {
+        netns::mark(self.run_dir.lab(), &plan.link.id.to_string())
+    }
+}
+
+/// How a step that was done is undone.
+#[derive(Debug)]
+enum Undo {
+    Remove(String),
+    Recreate(NamespacePlan),
+    Change { from: NamespacePlan, to: NamespacePlan },
+}
+
+/// What has to be done to get from what is there to a plan.
+#[derive(Debug, Default)]
+struct Difference<'a> {
+    /// The same name, but another namespace or another device.
+    replace: Vec<(&'a NamespacePlan, &'a NamespacePlan)>,
+    create: Vec<&'a NamespacePlan>,
+    change: Vec<(&'a NamespacePlan, &'a NamespacePlan)>,
+    remove: Vec<&'a NamespacePlan>,
+}
+
+impl<'a> Difference<'a> {
+    fn between(now: &'a [NamespaceRecord], next: &'a HostPlan) -> Self {
+        let mut difference = Self::default();
+        for new in &next.namespaces {
+            match now.iter().find(|record| record.plan.name == new.name) {
+                None => difference.create.push(new),
+                Some(record) if record.stage != Stage::Ready || !is_there(record) => {
+                    difference.replace.push((&record.plan, new));
+                }
+                Some(record) if !same_device(&record.plan, new) => {
+                    difference.replace.push((&record.plan, new));
+                }
+                Some(record) if record.plan != *new => difference.change.push((&record.plan, new)),
+                Some(_) => {}
+            }
+        }
+        let is_gone =
+            |record: &&NamespaceRecord| !next.namespaces.iter().any(|new| new.name == record.plan.name);
+        difference.remove.extend(now.iter().filter(is_gone).map(|record| &record.plan));
+        difference
+    }
+
+    /// Steps that are told, the tables among them.
+    fn steps(&self) -> u32 {
+        let made: Vec<&&NamespacePlan> =
+            (self.replace.iter().chain(&self.change).map(|(_, new)| new)).chain(&self.create).collect();
+        let with_commands = made.iter().filter(|plan| !plan.processes.is_empty()).count();
+        (made.len() + with_commands + self.remove.len() + 1) as u32
+    }
+}
+
+fn same_device(old: &NamespacePlan, new: &NamespacePlan) -> bool {
+    let device = |link: &LinkPlan| (link.id, link.device.clone(), link.offload);
+    old.origin == new.origin && device(&old.link) == device(&new.link)
+}
+
+/// Whether the namespace is the one that we made or joined; somebody may have removed it, or made another.
+fn is_there(record: &NamespaceRecord) -> bool {
+    record.identity.is_some() && Identity::at(&path(&record.plan)) == record.identity
+}
+
+fn path(plan: &NamespacePlan) -> std::path::PathBuf {
+    match &plan.origin {
+        NamespaceOrigin::Create { netns } => netns::path(netns),
+        NamespaceOrigin::Attach { path } => path.clone(),
+    }
+}
+
+/// How the outside names a namespace: a name for `ip netns exec`, or a path.
+pub fn namespace_name(plan: &NamespacePlan) -> String {
+    match &plan.origin {
+        NamespaceOrigin::Create { netns } => netns.clone(),
+        NamespaceOrigin::Attach { path } => path.to_string_lossy().into_owned(),
+    }
+}
+
+/// The link as far as it may be configured: an attached namespace keeps a default route that it has. Runs inside
+/// the namespace.
+fn permitted(plan: &NamespacePlan) -> Result<LinkPlan, Error> {
+    let mut link = plan.link.clone();
+    if matches!(plan.origin, NamespaceOrigin::Attach { .. })
+        && netlink::has_default_route_beside(&link.device)?
+    {
+        link.routes.retain(|route| route.destination.prefix_len() > 0);
+    }
+    Ok(link)
+}
+
+/// On our device only: the rest of an attached namespace is not ours.
+fn disable_ipv6(device: &str) -> Result<(), Error> {
+    let knob = Path::new("/proc/sys/net/ipv6/conf").join(device).join("disable_ipv6");
+    if knob.exists() { std::fs::write(&knob, "1").doing("write", &knob) } else { Ok(()) }
+}

@@ -1,0 +1,613 @@
+//! Starts the dataplane, talks to it, and replaces it when it dies.
+//!
+//! What the dataplane holds (queues of devices, tables), control holds too. When the process ends, a watching thread
+//! starts another one, hands the same descriptors over and pushes the same tables: interfaces, routes and
+//! processes in the namespaces notice a pause. The dataplane in turn outlives control, and gives
+//! the descriptors back to the next one ([`Dataplane::adopt`]).
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::Read;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use localvpc_api::message::{self, Offload, PROTOCOL, Reply, Request};
+use localvpc_api::socket::{Channel, ReceiveError};
+use localvpc_api::{LinkId, Tables};
+
+use super::journal::Journal;
+use super::proc::{self, ProcessId};
+use super::process::OWNER_VARIABLE;
+use super::{IoContext, RunDir};
+
+/// Names the dataplane's program, which otherwise is beside the running one.
+pub const PROGRAM_VARIABLE: &str = "LOCALVPC_DATAPLANE";
+
+/// Name of the program.
+const PROGRAM: &str = "localvpc-dataplane";
+
+/// How long a reply may take. Installing large tables is the longest.
+const REPLY: Duration = Duration::from_secs(20);
+
+/// How long the process may take until its socket listens.
+const START: Duration = Duration::from_secs(10);
+
+/// Pause before the second start in a row; doubled for each further one.
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+
+/// Longest pause between two starts.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// A dataplane that ran this long did not fail at its start.
+const SETTLED: Duration = Duration::from_secs(10);
+
+/// What went wrong with the dataplane.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// The program is not there.
+    #[error(
+        "the dataplane's program {path} does not exist: install {PROGRAM} beside localvpc, or name it in {PROGRAM_VARIABLE}",
+        path = .path.display()
+    )]
+    NoProgram {
+        /// Where it was expected.
+        path: PathBuf,
+    },
+    /// It ended, or said nothing, before it was ready.
+    #[error("the dataplane did not start: {reason} (its log: {log})", log = .log.display())]
+    NotStarted {
+        /// Its last words, or what it did not do.
+        reason: String,
+        /// The whole log.
+        log: PathBuf,
+    },
+    /// It died and its successor is not there yet.
+    #[error("the dataplane is being restarted: try again in a moment")]
+    Restarting,
+    /// The lab is being taken down.
+    #[error("the dataplane has been stopped")]
+    Stopped,
+    /// It refused, and said why.
+    #[error("the dataplane refused: {0}")]
+    Refused(#[from] message::Error),
+    /// It could not be reached, or answered something else than was asked for.
+    #[error("no answer from the dataplane: {0}")]
+    Channel(String),
+    /// The machine refused.
+    #[error(transparent)]
+    Host(Box<super::Error>),
+}
+
+impl From<super::Error> for Error {
+    fn from(error: super::Error) -> Self {
+        Self::Host(Box::new(error))
+    }
+}
+
+/// The dataplane of a lab: whichever process it is at the moment.
+#[derive(Debug)]
+pub struct Dataplane {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    run_dir: RunDir,
+    journal: Arc<Journal>,
+    inner: Mutex<Inner>,
+    /// Notified when `inner.phase` has changed.
+    changed: Condvar,
+}
+
+#[derive(Debug)]
+struct Inner {
+    phase: Phase,
+    /// Our copies of everything it was handed.
+    links: BTreeMap<LinkId, Link>,
+    /// What it was pushed last.
+    tables: Option<Tables>,
+    restarts: u32,
+}
+
+#[derive(Debug)]
+enum Phase {
+    Running(Running),
+    Restarting,
+    Stopped,
+}
+
+#[derive(Debug)]
+struct Running {
+    channel: Channel,
+    process: ProcessId,
+    workers: u32,
+    next_id: u64,
+}
+
+/// A device's queues.
+#[derive(Debug)]
+struct Link {
+    offload: Offload,
+    queues: Vec<OwnedFd>,
+}
+
+impl Dataplane {
+    /// Starts a dataplane that holds nothing.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoProgram`], [`Error::NotStarted`], or what went wrong with the socket.
+    pub fn start(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Self, Error> {
+        let running = launch(run_dir, &journal)?;
+        Self::watched(run_dir, journal, running, BTreeMap::new())
+    }
+
+    /// Connects to the dataplane that a dead control left, and takes its descriptors back. None when there is none that
+    /// could be talked to; what is left of it is ended then.
+    ///
+    /// # Errors
+    ///
+    /// When it speaks our protocol and nevertheless fails.
+    pub fn adopt(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Option<Self>, Error> {
+        let found = journal.look(|state| state.dataplane).filter(|process| process.exists());
+        let found = found.or_else(|| find(run_dir).into_iter().next());
+        let greeted = found.and_then(|process| greet(run_dir, process).ok());
+        let Some((mut running, links)) = greeted else {
+            stop_marked(run_dir, None);
+            return Ok(None);
+        };
+        let mut held = BTreeMap::new();
+        for link in links {
+            match running.ask(&Request::HandBack { link }, &[])? {
+                (Reply::Link { offload, .. }, queues) => held.insert(link, Link { offload, queues }),
+                (other, _) => return Err(unexpected(&other)),
+            };
+        }
+        journal.update(|state| state.dataplane = Some(running.process))?;
+        Self::watched(run_dir, journal, running, held).map(Some)
+    }
+
+    fn watched(
+        run_dir: &RunDir,
+        journal: Arc<Journal>,
+        running: Running,
+        links: BTreeMap<LinkId, Link>,
+    ) -> Result<Self, Error> {
+        let inner = Inner { phase: Phase::Running(running), links, tables: None, restarts: 0 };
+        let shared = Arc::new(Shared {
+            run_dir: run_dir.clone(),
+            journal,
+            inner: Mutex::new(inner),
+            changed: Condvar::new(),
+        });
+        let watched = shared.clone();
+        std::thread::Builder::new()
+            .name("dataplane".into())
+            .spawn(move || watched.watch())
+            .trying(|| "watch the dataplane".to_owned())?;
+        Ok(Self { shared })
+    }
+
+    /// Worker threads, and so queues that a device should have.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Restarting`] when there is none for too long.
+    pub fn workers(&self) -> Result<u32, Error> {
+        self.shared.running(|running| Ok(running.workers))
+    }
+
+    /// Times it had to be restarted since this control started.
+    pub fn restarts(&self) -> u32 {
+        self.shared.lock().restarts
+    }
+
+    /// Links whose queues are held.
+    pub fn links(&self) -> Vec<LinkId> {
+        self.shared.lock().links.keys().copied().collect()
+    }
+
+    /// Hands the queues of a device over.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`]; the queues are closed then, and the device is gone.
+    pub fn attach(&self, link: LinkId, offload: Offload, queues: Vec<OwnedFd>) -> Result<(), Error> {
+        self.shared.lock().links.insert(link, Link { offload, queues });
+        let attached = self.shared.change(|inner| match inner.hand_over(link) {
+            // Its successor got it at its start.
+            Err(Error::Refused(message::Error::LinkAttached { .. })) => Ok(()),
+            other => other,
+        });
+        if attached.is_err() {
+            self.shared.lock().links.remove(&link);
+        }
+        attached
+    }
+
+    /// Takes a device away: it is gone when this returns.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`] and the like. A link that is not attached is no error.
+    pub fn detach(&self, link: LinkId) -> Result<(), Error> {
+        self.shared.lock().links.remove(&link);
+        self.shared.change(|inner| match inner.running()?.ask(&Request::DetachLink { link }, &[]) {
+            Ok((Reply::Done, _)) | Err(Error::Refused(message::Error::LinkNotAttached { .. })) => Ok(()),
+            Ok((other, _)) => Err(unexpected(&other)),
+            Err(error) => Err(error),
+        })
+    }
+
+    /// Puts tables in force. They are what a successor gets.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Refused`] names the row at fault; the old tables stay in force.
+    pub fn install(&self, tables: &Tables) -> Result<(), Error> {
+        self.shared.change(|inner| inner.push(tables))?;
+        self.shared.lock().tables = Some(tables.clone());
+        Ok(())
+    }
+
+    /// Remembers tables that are in force already, for a successor.
+    pub fn remember(&self, tables: Tables) {
+        self.shared.lock().tables = Some(tables);
+    }
+
+    /// Asks for a report.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Restarting`] at once while there is no dataplane; else as the dataplane answers.
+    pub fn ask(&self, request: &Request) -> Result<Reply, Error> {
+        let mut inner = self.shared.lock();
+        let reply = inner.running().and_then(|running| running.ask(request, &[]));
+        if matches!(reply, Err(Error::Channel(_))) && !self.shared.reconnect(&mut inner) {
+            return Err(Error::Restarting);
+        }
+        reply.map(|(reply, _)| reply)
+    }
+
+    /// Ends it for good.
+    pub fn stop(&self) {
+        let process = {
+            let mut inner = self.shared.lock();
+            inner.links.clear();
+            match std::mem::replace(&mut inner.phase, Phase::Stopped) {
+                Phase::Running(running) => Some(running.process),
+                Phase::Restarting | Phase::Stopped => None,
+            }
+        };
+        self.shared.changed.notify_all();
+        stop_marked(&self.shared.run_dir, process);
+    }
+}
+
+impl Drop for Dataplane {
+    /// Lets go of it: the process runs on, the watching thread ends with this process.
+    fn drop(&mut self) {
+        self.shared.lock().phase = Phase::Stopped;
+        self.shared.changed.notify_all();
+    }
+}
+
+/// Ends every dataplane of this lab, known or found by its command line.
+pub(super) fn stop_marked(run_dir: &RunDir, known: Option<ProcessId>) -> usize {
+    proc::end_all(Duration::from_secs(2), || {
+        // Its command line is checked too: an id of an old journal may be somebody else's.
+        let known = known.filter(|process| process.exists() && is_dataplane(*process));
+        proc::and_known(find(run_dir), known)
+    })
+}
+
+fn find(run_dir: &RunDir) -> Vec<ProcessId> {
+    proc::with_arguments("--socket", &run_dir.dataplane_socket().to_string_lossy())
+}
+
+fn is_dataplane(process: ProcessId) -> bool {
+    fs::read(format!("/proc/{}/cmdline", process.pid))
+        .is_ok_and(|line| line.split(|byte| *byte == 0).any(|argument| argument == b"--socket"))
+}
+
+impl Shared {
+    fn lock(&self) -> MutexGuard<'_, Inner> {
+        // A panic under this lock is a bug in this file; what it left is still the best that is known.
+        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Does something with the running dataplane, or with its successor when it dies over it.
+    fn change<T>(&self, change: impl Fn(&mut Inner) -> Result<T, Error>) -> Result<T, Error> {
+        let deadline = Instant::now() + START + REPLY;
+        loop {
+            let mut inner = self.wait_for_running(deadline)?;
+            match change(&mut inner) {
+                Err(Error::Channel(reason)) => {
+                    let Phase::Running(running) = &inner.phase else { return Err(Error::Channel(reason)) };
+                    let process = running.process;
+                    if process.open().is_some_and(|handle| !proc::wait(handle, FIRST_PAUSE).unwrap_or(false))
+                    {
+                        return Err(Error::Channel(reason));
+                    }
+                    // It is dead; the watching thread replaces it as soon as it gets the lock.
+                    inner.phase = Phase::Restarting;
+                    self.changed.notify_all();
+                }
+                other => return other,
+            }
+        }
+    }
+
+    /// After a failed exchange: a new connection, if the process lives. False when it is dead; the watching thread
+    /// replaces it as soon as it gets the lock.
+    fn reconnect(&self, inner: &mut Inner) -> bool {
+        let Phase::Running(running) = &mut inner.phase else { return true };
+        let ended =
+            running.process.open().is_none_or(|handle| proc::wait(handle, FIRST_PAUSE).unwrap_or(false));
+        if ended {
+            inner.phase = Phase::Restarting;
+            self.changed.notify_all();
+        } else if let Ok((fresh, _)) = greet(&self.run_dir, running.process) {
+            *running = fresh;
+        }
+        !ended
+    }
+
+    fn running<T>(&self, look: impl Fn(&Running) -> Result<T, Error>) -> Result<T, Error> {
+        let mut inner = self.wait_for_running(Instant::now() + START)?;
+        look(inner.running()?)
+    }
+
+    fn wait_for_running(&self, deadline: Instant) -> Result<MutexGuard<'_, Inner>, Error> {
+        let mut inner = self.lock();
+        loop {
+            match inner.phase {
+                Phase::Running(_) => return Ok(inner),
+                Phase::Stopped => return Err(Error::Stopped),
+                Phase::Restarting => {}
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(Error::Restarting);
+            }
+            inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+        }
+    }
+
+    /// Waits for the process to end and replaces it, until the dataplane is stopped.
+    fn watch(&self) {
+        let mut pause = Duration::ZERO;
+        loop {
+            let handle = match &self.lock().phase {
+                Phase::Running(running) => running.process.open(),
+                Phase::Restarting => None,
+                Phase::Stopped => return,
+            };
+            let since = Instant::now();
+            if let Some(handle) = handle {
+                while !proc::wait(&handle, Duration::from_secs(3600)).unwrap_or(true) {}
+                let how = proc::reap(&handle).unwrap_or_else(|| "it ended".to_owned());
+                tracing::warn!(how, "the dataplane is gone");
+            }
+            if since.elapsed() > SETTLED {
+                pause = Duration::ZERO;
+            }
+            let mut inner = self.lock();
+            if matches!(inner.phase, Phase::Stopped) {
+                return;
+            }
+            inner.phase = Phase::Restarting;
+            self.changed.notify_all();
+            let until = Instant::now() + pause;
+            while !matches!(inner.phase, Phase::Stopped) && Instant::now() < until {
+                let left = until.saturating_duration_since(Instant::now());
+                inner = self.changed.wait_timeout(inner, left).unwrap_or_else(PoisonError::into_inner).0;
+            }
+            if matches!(inner.phase, Phase::Stopped) {
+                return;
+            }
+            pause = (pause * 2).clamp(FIRST_PAUSE, LONGEST_PAUSE);
+            inner.restarts += 1;
+            match self.replace(&mut inner) {
+                Ok(()) => tracing::info!(restarts = inner.restarts, "a new dataplane has taken over"),
+                Err(error) => tracing::error!(%error, "the dataplane could not be restarted"),
+            }
+            self.changed.notify_all();
+        }
+    }
+
+    /// Starts a successor and gives it everything.
+    fn replace(&self, inner: &mut Inner) -> Result<(), Error> {
+        inner.phase = Phase::Running(launch(&self.run_dir, &self.journal)?);
+        let result = (|| {
+            for link in inner.links.keys().copied().collect::<Vec<_>>() {
+                inner.hand_over(link)?;
+            }
+            match inner.tables.take() {
+                Some(tables) => {
+                    let pushed = inner.push(&tables);
+                    inner.tables = Some(tables);
+                    pushed
+                }
+                None => Ok(()),
+            }
+        })();
+        if result.is_err()
+            && let Phase::Running(running) = std::mem::replace(&mut inner.phase, Phase::Restarting)
+        {
+            stop_marked(&self.run_dir, Some(running.process));
+        }
+        result
+    }
+}
+
+impl Inner {
+    fn running(&mut self) -> Result<&mut Running, Error> {
+        match &mut self.phase {
+            Phase::Running(running) => Ok(running),
+            Phase::Restarting => Err(Error::Restarting),
+            Phase::Stopped => Err(Error::Stopped),
+        }
+    }
+
+    fn hand_over(&mut self, link: LinkId) -> Result<(), Error> {
+        let Phase::Running(running) = &mut self.phase else { return Err(Error::Restarting) };
+        let Some(Link { offload, queues }) = self.links.get(&link) else { return Ok(()) };
+        let queues: Vec<BorrowedFd<'_>> = queues.iter().map(AsFd::as_fd).collect();
+        match running.ask(&Request::AttachLink { link, offload: *offload }, &queues)?.0 {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn push(&mut self, tables: &Tables) -> Result<(), Error> {
+        let installed = match self.running()?.ask(&Request::Install(tables.clone()), &[]) {
+            // It died after it had taken them, or its successor got them at its start.
+            Err(Error::Refused(message::Error::StaleGeneration { offered, installed }))
+                if offered == installed =>
+            {
+                return Ok(());
+            }
+            other => other?.0,
+        };
+        match installed {
+            Reply::Installed { .. } => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+}
+
+impl Running {
+    /// One request and its reply, with the descriptors beside the reply.
+    fn ask(
+        &mut self,
+        request: &Request,
+        descriptors: &[BorrowedFd<'_>],
+    ) -> Result<(Reply, Vec<OwnedFd>), Error> {
+        self.next_id += 1;
+        let id = self.next_id;
+        self.channel.send(id, request, descriptors).map_err(|error| Error::Channel(error.to_string()))?;
+        loop {
+            let received = self.channel.receive::<Reply>().map_err(|error| match error {
+                ReceiveError::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
+                    Error::Channel(format!("nothing came for {} seconds", REPLY.as_secs()))
+                }
+                error => Error::Channel(error.to_string()),
+            })?;
+            match received.content {
+                // Late answer to a request that was given up.
+                _ if received.id < id && received.id != 0 => {}
+                Reply::Error(error) => return Err(Error::Refused(error)),
+                reply => return Ok((reply, received.descriptors)),
+            }
+        }
+    }
+}
+
+/// Starts the program and shakes hands.
+fn launch(run_dir: &RunDir, journal: &Journal) -> Result<Running, Error> {
+    let program = program()?;
+    let socket = run_dir.dataplane_socket();
+    // A dead one's socket: the name is ours, and nobody listens.
+    let _ = fs::remove_file(&socket);
+    let log_path = run_dir.log("dataplane");
+    let log =
+        fs::File::options().append(true).create(true).mode(0o640).open(&log_path).doing("open", &log_path)?;
+    let length_before = log.metadata().map_or(0, |file| file.len());
+    let (mut ready, writer) = std::io::pipe().trying(|| "make a pipe".to_owned())?;
+    let writer = OwnedFd::from(writer);
+    let inherited = writer.as_raw_fd();
+    let mut command = Command::new(&program);
+    command
+        .arg("--socket")
+        .arg(&socket)
+        .arg("--ready-fd")
+        .arg(inherited.to_string())
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(log.try_clone().doing("open", &log_path)?)
+        .stderr(log)
+        .env_remove(OWNER_VARIABLE);
+    // SAFETY: setsid(2) and fcntl(2) are async-signal-safe and touch no memory; the descriptor is open until spawn() has
+    // returned, because `writer` is dropped after it.
+    unsafe {
+        command.pre_exec(move || {
+            rustix::process::setsid()?;
+            let writer = BorrowedFd::borrow_raw(inherited);
+            rustix::io::fcntl_setfd(writer, rustix::io::FdFlags::empty())?;
+            Ok(())
+        })
+    };
+    let child = command.spawn().doing("start", &program)?;
+    drop(writer);
+    let process =
+        ProcessId::of(child.id()).ok_or_else(|| not_started(run_dir, length_before, "it ended at once"))?;
+    journal.update(|state| state.dataplane = Some(process))?;
+
+    let began = proc::wait(&ready, START).doing("read", &log_path)?;
+    let said = if began { ready.read(&mut [0; 1]).unwrap_or(0) } else { 0 };
+    if said == 0 {
+        let reason = if began { "it ended before it was ready" } else { "it did not become ready in time" };
+        stop_marked(run_dir, Some(process));
+        return Err(not_started(run_dir, length_before, reason));
+    }
+    match greet(run_dir, process) {
+        Ok((running, _)) => Ok(running),
+        Err(error) => {
+            stop_marked(run_dir, Some(process));
+            Err(error)
+        }
+    }
+}
+
+/// Connects and says hello; returns the links that it holds.
+fn greet(run_dir: &RunDir, process: ProcessId) -> Result<(Running, Vec<LinkId>), Error> {
+    let channel = Channel::connect(&run_dir.dataplane_socket()).map_err(|e| Error::Channel(e.to_string()))?;
+    channel.limit(Some(REPLY)).map_err(|e| Error::Channel(e.to_string()))?;
+    let mut running = Running { channel, process, workers: 1, next_id: 0 };
+    match running.ask(&Request::Hello { protocol: PROTOCOL }, &[])?.0 {
+        Reply::Welcome { workers, links, pid, .. } => {
+            running.workers = workers.max(1);
+            // The one that answers is the one to watch.
+            if let Some(process) = ProcessId::of(pid) {
+                running.process = process;
+            }
+            Ok((running, links))
+        }
+        other => Err(unexpected(&other)),
+    }
+}
+
+fn program() -> Result<PathBuf, Error> {
+    let path = match std::env::var_os(PROGRAM_VARIABLE) {
+        Some(path) => PathBuf::from(path),
+        None => std::env::current_exe()
+            .ok()
+            .and_then(|exe| exe.parent().map(|directory| directory.join(PROGRAM)))
+            .unwrap_or_else(|| PathBuf::from(PROGRAM)),
+    };
+    if path.exists() { Ok(path) } else { Err(Error::NoProgram { path }) }
+}
+
+/// With the last line that it wrote since it was started, which says more than we know.
+fn not_started(run_dir: &RunDir, length_before: u64, otherwise: &str) -> Error {
+    let log = run_dir.log("dataplane");
+    let reason = last_line(&log, length_before).unwrap_or_else(|| otherwise.to_owned());
+    Error::NotStarted { reason, log }
+}
+
+fn last_line(log: &Path, from: u64) -> Option<String> {
+    let text = fs::read(log).ok()?;
+    let new = String::from_utf8_lossy(text.get(usize::try_from(from).ok()?..)?).into_owned();
+    new.lines().rev().find(|line| !line.trim().is_empty()).map(|line| line.trim().to_owned())
+}
+
+fn unexpected(reply: &Reply) -> Error {
+    let reply: String = format!("{reply:?}").chars().take(80).collect();
+    Error::Channel(format!("it answered something else: {reply}"))
+}

@@ -1,0 +1,108 @@
+//! Writes and removes the `hosts` and `resolv.conf` of a namespace.
+//!
+//! For a namespace of ours they are in `/etc/netns/<ns>/`, where `ip netns exec` finds them, and nothing else
+//! is: it binds every file it finds there. For an attached one they are in the run directory.
+
+use std::fs::{self, File};
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+
+use super::{Error, IoContext};
+
+const FILES: [&str; 2] = ["hosts", "resolv.conf"];
+
+/// Writes both files.
+///
+/// A file that is there is changed in place: processes in the namespace hold on to it through a bind
+/// mount, and are to see the change. A new one appears whole.
+///
+/// # Errors
+///
+/// [`Error::FileTaken`] when a file without this lab's mark is there; [`Error::Io`].
+pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Result<(), Error> {
+    fs::create_dir_all(directory).doing("make", directory)?;
+    for (name, content) in FILES.into_iter().zip([hosts, resolv_conf]) {
+        let path = directory.join(name);
+        let content = format!("{}{content}", mark(lab));
+        if !path.exists() {
+            let aside = aside(directory, name);
+            fs::write(&aside, content).doing("write", &aside)?;
+            fs::rename(&aside, &path).doing("write", &path)?;
+        } else if is_ours(&path, lab) {
+            let mut file = File::options().write(true).open(&path).doing("write", &path)?;
+            file.write_all(content.as_bytes()).doing("write", &path)?;
+            file.set_len(content.len() as u64).doing("write", &path)?;
+        } else {
+            return Err(Error::FileTaken { path, lab: lab.to_owned() });
+        }
+    }
+    Ok(())
+}
+
+/// Removes what [`write`] wrote, and the directory if nothing else is in it.
+///
+/// # Errors
+///
+/// [`Error::Io`] when a file of ours cannot be removed.
+pub fn remove(directory: &Path, lab: &str) -> Result<(), Error> {
+    for name in FILES {
+        for path in [directory.join(name), aside(directory, name)] {
+            if is_ours(&path, lab) {
+                fs::remove_file(&path).doing("remove", &path)?;
+            }
+        }
+    }
+    match fs::remove_dir(directory) {
+        Err(error) if !matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::DirectoryNotEmpty) => {
+            Err(error).doing("remove", directory)
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Beside the directory, not in it: `ip netns exec` may look into it at any moment.
+fn aside(directory: &Path, name: &str) -> PathBuf {
+    let mut aside = directory.as_os_str().to_owned();
+    aside.push(format!(".{name}.new"));
+    aside.into()
+}
+
+fn mark(lab: &str) -> String {
+    format!("# made by localvpc for lab {lab}\n")
+}
+
+fn is_ours(path: &Path, lab: &str) -> bool {
+    fs::read(path).is_ok_and(|content| content.starts_with(mark(lab).as_bytes()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn files_are_replaced_and_removed_with_their_directory() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lab-web");
+        write(&directory, "lab", "127.0.0.1 localhost\n", "").unwrap();
+        write(&directory, "lab", "10.0.0.1 web\n", "options timeout:1\n").unwrap();
+        assert_eq!(
+            fs::read_to_string(directory.join("hosts")).unwrap(),
+            "# made by localvpc for lab lab\n10.0.0.1 web\n"
+        );
+        remove(&directory, "lab").unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
+        remove(&directory, "lab").unwrap();
+    }
+
+    #[test]
+    fn what_others_wrote_stays() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path();
+        fs::write(directory.join("hosts"), "10.9.9.9 theirs\n").unwrap();
+        assert!(matches!(write(directory, "lab", "", ""), Err(Error::FileTaken { .. })));
+        // Another lab whose name begins with ours.
+        fs::write(directory.join("resolv.conf"), "# made by localvpc for lab lab-2\n").unwrap();
+        remove(directory, "lab").unwrap();
+        assert_eq!(fs::read_dir(directory).unwrap().count(), 2);
+    }
+}

@@ -1,0 +1,266 @@
+//! Starts and watches `run:` commands.
+//!
+//! A command outlives control: it has a session of its own, writes to a file, and is found again by the mark
+//! in its environment. It is not restarted when it ends; how it ended is shown.
+
+use std::collections::HashMap;
+use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::process::CommandExt;
+use std::path::Path;
+use std::process::{Command, Stdio};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use rustix::event::{EventfdFlags, PollFd, PollFlags};
+
+use super::enter::{NamespaceRef, enter};
+use super::journal::{Journal, ProcessRecord};
+use super::plan::ProcessPlan;
+use super::proc::{self, ProcessId};
+use super::{Error, IoContext, RunDir, netns};
+
+/// The variable with the ownership mark: `<lab>:<nonce>.<n>`.
+pub const OWNER_VARIABLE: &str = "LOCALVPC_OWNER";
+
+/// What commands get between SIGTERM and SIGKILL.
+pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// The `run:` commands of a lab.
+#[derive(Debug)]
+pub struct Processes {
+    run_dir: RunDir,
+    journal: Arc<Journal>,
+    watched: Arc<Watched>,
+}
+
+/// What the watching thread shares with the rest.
+#[derive(Debug)]
+struct Watched {
+    /// Handles by mark, of processes that have not been seen to end.
+    handles: Mutex<HashMap<String, Arc<OwnedFd>>>,
+    /// Signalled when `handles` has changed.
+    changed: OwnedFd,
+}
+
+impl Processes {
+    /// Watches the processes in the journal that still run, and all that are started later.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::System`] when the watching thread cannot be started.
+    pub fn adopt(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Self, Error> {
+        let changed = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)
+            .trying(|| "watch processes".to_owned())?;
+        let watched = Arc::new(Watched { handles: Mutex::default(), changed });
+        let processes = Self { run_dir: run_dir.clone(), journal, watched };
+        for record in processes.journal.state().processes {
+            if record.ended.is_none() {
+                processes.adopt_one(&record)?;
+            }
+        }
+        let (journal, watched) = (processes.journal.clone(), processes.watched.clone());
+        std::thread::Builder::new()
+            .name("processes".into())
+            .spawn(move || watch(&journal, &watched))
+            .trying(|| "watch processes".to_owned())?;
+        Ok(processes)
+    }
+
+    /// Starts a command in a namespace.
+    ///
+    /// A command that cannot be started is recorded as ended, with the reason: one bad command does not
+    /// stop a lab.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the journal cannot be written.
+    pub fn start(
+        &self,
+        namespace_name: &str,
+        namespace: &NamespaceRef,
+        plan: &ProcessPlan,
+    ) -> Result<(), Error> {
+        let mark = self.journal.look(|state| {
+            let next = state.processes.iter().filter_map(|record| mark_number(&record.mark)).max();
+            format!("{}:{}.{}", state.lab, state.nonce, next.map_or(0, |last| last + 1))
+        });
+        self.journal.update(|state| {
+            state.processes.push(ProcessRecord {
+                namespace: namespace_name.to_owned(),
+                plan: plan.clone(),
+                mark: mark.clone(),
+                process: None,
+                ended: None,
+            });
+        })?;
+        let started = spawn(&self.run_dir, namespace, plan, &mark);
+        let process = started.as_ref().ok().and_then(|pid| ProcessId::of(*pid));
+        self.journal.update(|state| {
+            if let Some(record) = state.processes.iter_mut().find(|record| record.mark == mark) {
+                record.process = process;
+                record.ended = started.as_ref().err().map(|error| format!("not started: {error}"));
+            }
+        })?;
+        if let Some(handle) = process.and_then(ProcessId::open) {
+            self.watched.add(mark, handle);
+        }
+        Ok(())
+    }
+
+    /// Ends every process of the records that are chosen, with all that they started, and forgets them.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Io`] when the journal cannot be written.
+    pub fn stop(&self, chosen: impl Fn(&ProcessRecord) -> bool) -> Result<(), Error> {
+        let marks: Vec<String> = self.journal.look(|state| {
+            state.processes.iter().filter(|record| chosen(record)).map(|record| record.mark.clone()).collect()
+        });
+        if marks.is_empty() {
+            return Ok(());
+        }
+        proc::end_all(PATIENCE, || {
+            proc::with_variable(OWNER_VARIABLE, |mark| marks.iter().any(|m| m == mark))
+        });
+        self.watched.remove(&marks);
+        self.journal.update(|state| state.processes.retain(|record| !marks.contains(&record.mark)))
+    }
+
+    /// Takes a process of a dead predecessor over, or records that it is gone.
+    fn adopt_one(&self, record: &ProcessRecord) -> Result<(), Error> {
+        // Started, but the predecessor did not live to write its id down.
+        let process = record
+            .process
+            .or_else(|| proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next());
+        let handle = process.and_then(ProcessId::open);
+        self.journal.update(|state| {
+            if let Some(entry) = state.processes.iter_mut().find(|entry| entry.mark == record.mark) {
+                entry.process = process;
+                if handle.is_none() {
+                    entry.ended = Some("ended while control was not running".to_owned());
+                }
+            }
+        })?;
+        if let Some(handle) = handle {
+            self.watched.add(record.mark.clone(), handle);
+        }
+        Ok(())
+    }
+}
+
+impl Watched {
+    fn add(&self, mark: String, handle: OwnedFd) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, Arc::new(handle));
+        self.wake();
+    }
+
+    fn remove(&self, marks: &[String]) {
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).retain(|mark, _| !marks.contains(mark));
+        self.wake();
+    }
+
+    fn wake(&self) {
+        // It can only fail when it is signalled 2^64 times over.
+        let _ = rustix::io::write(&self.changed, &1_u64.to_ne_bytes());
+    }
+}
+
+/// Ends all processes that bear a lab's mark, and those that its journal knows. Returns how many there were.
+pub fn stop_marked(lab: &str, known: &[Option<ProcessId>]) -> usize {
+    let prefix = format!("{lab}:");
+    end(known, |mark| mark.starts_with(&prefix))
+}
+
+/// A command may have cleared its environment: then only its id is known.
+fn end(known: &[Option<ProcessId>], marked: impl Fn(&str) -> bool) -> usize {
+    proc::end_all(PATIENCE, || {
+        let found = proc::with_variable(OWNER_VARIABLE, &marked);
+        proc::and_known(found, known.iter().flatten().copied().filter(|process| process.exists()))
+    })
+}
+
+/// Writes down how processes end, for as long as control runs.
+fn watch(journal: &Journal, watched: &Watched) {
+    loop {
+        let handles: Vec<(String, Arc<OwnedFd>)> = {
+            let handles = watched.handles.lock().unwrap_or_else(PoisonError::into_inner);
+            handles.iter().map(|(mark, handle)| (mark.clone(), handle.clone())).collect()
+        };
+        let descriptors: Vec<BorrowedFd<'_>> = std::iter::once(watched.changed.as_fd())
+            .chain(handles.iter().map(|(_, handle)| handle.as_fd()))
+            .collect();
+        let mut polls: Vec<PollFd<'_>> =
+            descriptors.iter().map(|descriptor| PollFd::new(descriptor, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut polls, None) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => {
+                tracing::error!(%error, "processes are not watched any more");
+                return;
+            }
+        }
+        let mut buffer = [0; 8];
+        let _ = rustix::io::read(&watched.changed, &mut buffer);
+        for ((mark, handle), poll) in handles.iter().zip(&polls[1..]) {
+            if poll.revents().is_empty() {
+                continue;
+            }
+            let ended = proc::reap(handle).unwrap_or_else(|| "ended, exit status unknown".to_owned());
+            watched.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(mark);
+            let written = journal.update(|state| {
+                if let Some(record) = state.processes.iter_mut().find(|record| &record.mark == mark) {
+                    tracing::info!(
+                        owner = record.plan.owner,
+                        command = record.plan.command,
+                        ended,
+                        "run ended"
+                    );
+                    record.ended = Some(ended);
+                }
+            });
+            if let Err(error) = written {
+                tracing::error!(%error, "the end of a process was not recorded");
+            }
+        }
+    }
+}
+
+/// Starts `sh -c` from a thread that has entered the namespace.
+fn spawn(run_dir: &RunDir, namespace: &NamespaceRef, plan: &ProcessPlan, mark: &str) -> Result<u32, Error> {
+    let log = run_dir.log(&plan.owner);
+    let out = File::options().append(true).create(true).mode(0o640).open(&log).doing("open", &log)?;
+    let err = out.try_clone().doing("open", &log)?;
+    let mut command = Command::new("sh");
+    command
+        .args(["-c", &plan.command])
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(out)
+        .stderr(err)
+        .env("PATH", path_with_ourselves())
+        .env(OWNER_VARIABLE, mark)
+        .envs(plan.environment.iter().map(|(name, value)| (name, value)));
+    // SAFETY: setsid(2) is async-signal-safe and touches no memory.
+    unsafe { command.pre_exec(|| rustix::process::setsid().map(drop).map_err(Into::into)) };
+    netns::in_thread(|| {
+        enter(namespace)?;
+        // Its end is seen through a pidfd, and it is reaped there.
+        command.spawn().map(|child| child.id()).trying(|| format!("run `{}`", plan.command))
+    })
+}
+
+/// The search path with the directory of the running program in front, so that `localvpc serve` means this one.
+fn path_with_ourselves() -> std::ffi::OsString {
+    let inherited = std::env::var_os("PATH").unwrap_or_else(|| "/usr/sbin:/usr/bin:/sbin:/bin".into());
+    let Some(own) = std::env::current_exe().ok().and_then(|exe| exe.parent().map(Path::to_owned)) else {
+        return inherited;
+    };
+    let all = std::iter::once(own).chain(std::env::split_paths(&inherited));
+    // A directory with a colon in its name cannot be in a search path.
+    std::env::join_paths(all).unwrap_or(inherited)
+}
+
+fn mark_number(mark: &str) -> Option<u64> {
+    mark.rsplit_once('.')?.1.parse().ok()
+}
