@@ -14,7 +14,7 @@ use localvpc_api::{Generation, LinkId};
 
 use crate::Time;
 use crate::packet::{Kind, Packet, TcpFacts};
-use crate::pipeline::effects::{Dependencies, Dependency, DependencyKind};
+use crate::pipeline::effects::{Dependencies, Dependency};
 use crate::pipeline::rewrite::Rewrite;
 use crate::state::State;
 use crate::state::activity::Activity;
@@ -34,7 +34,7 @@ pub struct Flow {
     pub mtu: u16,
     /// Smallest TTL that survives its way.
     pub ttl: u8,
-    /// Connections and leases it belongs to.
+    /// Connections and leases it belongs to, or their absence.
     pub dependencies: Dependencies,
     /// NAT gateways that count it.
     pub nat_gateways: arrayvec::ArrayVec<(NatGatewayIndex, Direction), 2>,
@@ -94,7 +94,7 @@ impl FlowCache {
         let usable = flow.generation == generation
             && packet.segment_length <= flow.mtu
             && packet.ttl >= flow.ttl
-            && flow.dependencies.iter().all(|dependency| live(state, dependency, now).is_some());
+            && flow.dependencies.iter().all(|dependency| holds(state, dependency, now).is_ok());
         usable.then_some(flow)
     }
 
@@ -168,14 +168,27 @@ pub struct Decided {
     pub receiver: Option<EniIndex>,
 }
 
-/// The connection or lease behind a dependency, while it lives.
+/// The connection or lease behind a dependency, while it lives; `Err` once the dependency does not hold any more.
 #[inline]
-pub fn live<'a>(state: &'a State, dependency: &Dependency, now: Time) -> Option<&'a Activity> {
-    match dependency.kind {
-        DependencyKind::Connection => state.connections.activities.live(dependency.activity, now),
-        DependencyKind::Lease => state.leases.activities.live(dependency.activity, now),
-    }
+pub fn holds<'a>(
+    state: &'a State,
+    dependency: &Dependency,
+    now: Time,
+) -> Result<Option<(&'a Activity, Direction)>, Stale> {
+    let (activity, direction) = match *dependency {
+        Dependency::Connection(activity, direction) => {
+            (state.connections.activities.live(activity, now), direction)
+        }
+        Dependency::Lease(activity, direction) => (state.leases.activities.live(activity, now), direction),
+        Dependency::NoConnection(absence) if state.connections.still_absent(absence) => return Ok(None),
+        Dependency::NoConnection(_) => return Err(Stale),
+    };
+    Ok(Some((activity.ok_or(Stale)?, direction)))
 }
+
+/// A flow that must be walked again.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stale;
 
 impl Key {
     /// The key of a packet that a cache may decide: TCP in mid-stream, or UDP.

@@ -6,7 +6,7 @@ use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, live};
+use crate::flow::{Decided, FlowCache, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count};
@@ -127,8 +127,8 @@ impl Worker {
         };
         if let Some(flow) = self.cache.find(from, &packet, tables.generation, state, now) {
             for dependency in &flow.dependencies {
-                if let Some(activity) = live(state, dependency, now) {
-                    activity.touch(&packet, dependency.direction, now);
+                if let Ok(Some((activity, direction))) = holds(state, dependency, now) {
+                    activity.touch(&packet, direction, now);
                 }
             }
             for (nat, direction) in &flow.nat_gateways {
@@ -182,7 +182,7 @@ impl Worker {
     ) -> Result<Accepted, Refused> {
         let mut races = 0;
         loop {
-            let mut walk = Walk::new(packet, now, self.random.next());
+            let mut walk = Walk::new(packet, now, self.random.current());
             let outcome = match start {
                 Start::Link(link) => pipeline::admit(tables, link, &mut walk, &mut ()),
                 Start::At(at) => Ok(at),
@@ -204,6 +204,9 @@ impl Worker {
                 }
             };
             let nat_gateways = nat_gateways(&effects);
+            if effects.as_slice().iter().any(|effect| matches!(effect, Effect::NewLease { .. })) {
+                self.random.advance();
+            }
             match effects.commit(tables, state, packet, self.index, now) {
                 Ok(dependencies) => {
                     return Ok(Accepted {
@@ -331,8 +334,10 @@ impl Accepted {
         if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
             return None;
         }
-        let steady =
-            self.dependencies.iter().all(|on| live(state, on, now).is_some_and(|line| line.is_steady()));
+        let steady = self.dependencies.iter().all(|on| match holds(state, on, now) {
+            Ok(line) => line.is_none_or(|(line, _)| line.is_steady()),
+            Err(_) => false,
+        });
         steady.then(|| Decided {
             out: self.out,
             rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),
@@ -399,11 +404,17 @@ fn count_enis(
 struct Random(u64);
 
 impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut z = self.0;
+    const STEP: u64 = 0x9e37_79b9_7f4a_7c15;
+
+    /// The number that is next. It stays the same until a port was chosen with it, so that chance does not depend on what was cached.
+    fn current(&self) -> u64 {
+        let mut z = self.0.wrapping_add(Self::STEP);
         z = (z ^ (z >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
         z = (z ^ (z >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
         z ^ (z >> 31)
+    }
+
+    fn advance(&mut self) {
+        self.0 = self.0.wrapping_add(Self::STEP);
     }
 }

@@ -14,7 +14,7 @@ use crate::Time;
 use crate::packet::Packet;
 use crate::state::State;
 use crate::state::activity::Ref;
-use crate::state::conntrack::{ConnectionKey, NewConnection};
+use crate::state::conntrack::{Absence, ConnectionKey, NewConnection};
 use crate::state::leases::{InsideKey, NotLeased, OutsideKey, PortReservation, Translation};
 use crate::tables::{NatGatewayIndex, Tables};
 
@@ -34,7 +34,11 @@ pub enum Effect<'a> {
         new: NewConnection,
         /// Whether the rules leave it untracked, unless it passes a NAT gateway (SG-32, SG-35).
         untracked: bool,
+        /// That it was not tracked before.
+        absence: Absence,
     },
+    /// Security group rules admitted a packet that belongs to no tracked connection and begins none.
+    Judge(Absence),
     /// A NAT lease has another packet.
     Lease {
         /// The lease.
@@ -71,24 +75,15 @@ const MAX_EFFECTS: usize = 8;
 #[derive(Debug, Default)]
 pub struct Effects<'a>(ArrayVec<Effect<'a>, MAX_EFFECTS>);
 
-/// A reference that a flow cache entry depends on.
+/// What a flow cache entry depends on, beside the tables.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Dependency {
-    /// Which table it refers to.
-    pub kind: DependencyKind,
-    /// The connection or lease.
-    pub activity: Ref,
-    /// The direction of the packets, in its frame of reference.
-    pub direction: Direction,
-}
-
-/// Which table a [`Dependency`] refers to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum DependencyKind {
-    /// Tracked connections.
-    Connection,
-    /// NAT leases.
-    Lease,
+pub enum Dependency {
+    /// A tracked connection, and the direction of the packets seen from its ENI.
+    Connection(Ref, Direction),
+    /// A NAT lease, and the direction of the packets: outbound is from inside.
+    Lease(Ref, Direction),
+    /// That an ENI tracks no such connection.
+    NoConnection(Absence),
 }
 
 /// The connections and leases that an accepted packet belongs to.
@@ -139,16 +134,14 @@ impl<'a> Effects<'a> {
         let mut made: ArrayVec<Made, MAX_EFFECTS> = ArrayVec::new();
         // What can fail comes first, so that nothing needs to be unseen afterwards.
         for effect in &self.0 {
-            if let Effect::Track { new, untracked } = effect
-                && (track_all || !untracked)
-            {
+            if let Effect::Track { new, untracked, absence } = effect {
+                if *untracked && !track_all {
+                    dependencies.push(Dependency::NoConnection(*absence));
+                    continue;
+                }
                 let fresh = state.connections.find(&new.key, now).is_none();
                 match state.connections.track(new, packet, now) {
-                    Some(activity) => dependencies.push(Dependency {
-                        kind: DependencyKind::Connection,
-                        activity,
-                        direction: new.direction,
-                    }),
+                    Some(activity) => dependencies.push(Dependency::Connection(activity, new.direction)),
                     None => {
                         undo(state, &made);
                         return Err(NotCommitted::Full(DiscardReason::ConnectionTableFull));
@@ -162,11 +155,12 @@ impl<'a> Effects<'a> {
         for effect in self.0.drain(..) {
             match effect {
                 Effect::Track { .. } => {}
+                Effect::Judge(absence) => dependencies.push(Dependency::NoConnection(absence)),
                 Effect::Connection { activity, direction } => {
                     if let Some(live) = state.connections.activities.live(activity, now) {
                         live.see(packet, direction, now);
                     }
-                    dependencies.push(Dependency { kind: DependencyKind::Connection, activity, direction });
+                    dependencies.push(Dependency::Connection(activity, direction));
                 }
                 Effect::NewLease { nat_gateway, key, reservation, idle_timeout_ms } => {
                     match state.leases.lease(key, reservation, idle_timeout_ms, packet, now) {
@@ -174,11 +168,7 @@ impl<'a> Effects<'a> {
                             made.push(Made::Lease(key));
                             tables.nat_gateway(nat_gateway).metrics.slot(worker).connection_attempts.add(1);
                             count(tables, nat_gateway, Direction::Outbound, packet, worker);
-                            dependencies.push(Dependency {
-                                kind: DependencyKind::Lease,
-                                activity,
-                                direction: Direction::Outbound,
-                            });
+                            dependencies.push(Dependency::Lease(activity, Direction::Outbound));
                         }
                         Err(not) => {
                             undo(state, &made);
@@ -194,7 +184,7 @@ impl<'a> Effects<'a> {
                         live.see(packet, direction, now);
                     }
                     count(tables, nat_gateway, direction, packet, worker);
-                    dependencies.push(Dependency { kind: DependencyKind::Lease, activity, direction });
+                    dependencies.push(Dependency::Lease(activity, direction));
                 }
                 Effect::Relate { nat_gateway, direction } => {
                     count(tables, nat_gateway, direction, packet, worker)
@@ -237,7 +227,7 @@ impl Walk<'_> {
             .iter()
             .any(|effect| matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. }));
         self.assumed.iter().any(|effect| match effect {
-            Effect::Track { new, untracked } => (track_all || !untracked) && new.key == *key,
+            Effect::Track { new, untracked, .. } => (track_all || !untracked) && new.key == *key,
             _ => false,
         })
     }

@@ -101,6 +101,7 @@ fn judge(
     if walk.assumes_connection(&key) {
         return Ok(SecurityGroupVerdict::Tracked);
     }
+    let absence = state.connections.absence(&key);
     if let Some((activity, line)) = state.connections.find(&key, walk.now)
         && !crate::state::reopens(walk.packet, line)
     {
@@ -108,11 +109,12 @@ fn judge(
         return Ok(SecurityGroupVerdict::Tracked);
     }
     let verdict = by_rules(walk, eni, direction);
-    if let SecurityGroupVerdict::Rule { tracked, .. } = verdict
-        && begins_connection(&walk.packet.kind)
-    {
+    if let SecurityGroupVerdict::Rule { tracked, .. } = verdict {
         let new = NewConnection { key, direction, tracking: eni.tracking };
-        walk.effects.propose(Effect::Track { new, untracked: !tracked })?;
+        walk.effects.propose(match begins_connection(&walk.packet.kind) {
+            true => Effect::Track { new, untracked: !tracked, absence },
+            false => Effect::Judge(absence),
+        })?;
     }
     Ok(verdict)
 }

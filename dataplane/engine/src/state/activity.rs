@@ -109,6 +109,22 @@ impl Activities {
         self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(reference.slot);
     }
 
+    /// Makes the line that of a new connection, beginning with `packet`: references to the old one are dead.
+    pub fn restart(
+        &self,
+        old: Ref,
+        packet: &Packet,
+        direction: Direction,
+        timeouts: Timeouts,
+        now: Time,
+    ) -> Ref {
+        let line = &self.lines[old.slot as usize];
+        line.restart(packet, direction, timeouts, now);
+        let version = old.version.wrapping_add(2);
+        line.version.store(version, Release);
+        Ref { slot: old.slot, version }
+    }
+
     /// The line, if it still is what `reference` meant and has not idled out.
     #[inline]
     pub fn live(&self, reference: Ref, now: Time) -> Option<&Activity> {
@@ -123,8 +139,7 @@ impl Activities {
 }
 
 impl Activity {
-    /// Makes it that of a new connection, beginning with `packet`.
-    pub fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
+    fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
         let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
         self.state.store(state, Relaxed);
         for (slot, value) in

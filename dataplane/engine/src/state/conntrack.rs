@@ -6,6 +6,7 @@
 //! this is the index, in shards with a lock each.
 
 use std::hash::BuildHasher;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
@@ -51,10 +52,19 @@ pub struct NewConnection {
     pub tracking: TrackingTimeouts,
 }
 
+/// That a connection was not tracked when somebody looked. It holds until one of the same hash is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absence {
+    counter: u32,
+    made: u32,
+}
+
 /// All tracked connections.
 #[derive(Debug)]
 pub struct Connections {
     shards: Box<[Mutex<Shard>]>,
+    /// Connections made so far, by hash of their keys: what an [`Absence`] is compared with.
+    made: Box<[AtomicU32]>,
     hasher: RandomState,
     /// Shared with the flow caches' references.
     pub activities: Activities,
@@ -71,6 +81,9 @@ struct Tracked {
 /// Enough that two workers rarely wait for each other, and that sweeping one shard is short.
 const SHARDS: usize = 256;
 
+/// So many that an absence is rarely doubted because of another connection: each doubt costs a walk.
+const ABSENCES: usize = 4096;
+
 /// SG-38: AWS does not publish these; they are close to Linux's.
 const TCP_NEW_MS: u32 = 120_000;
 const TCP_CLOSING_MS: u32 = 120_000;
@@ -84,6 +97,7 @@ impl Connections {
     pub fn new(capacity: u32) -> Self {
         Self {
             shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            made: (0..ABSENCES).map(|_| AtomicU32::default()).collect(),
             hasher: RandomState::default(),
             activities: Activities::new(capacity),
         }
@@ -93,6 +107,19 @@ impl Connections {
     pub fn find(&self, key: &ConnectionKey, now: Time) -> Option<(Ref, &Activity)> {
         let tracked = *self.shard(key).get(key)?;
         Some((tracked.activity, self.activities.live(tracked.activity, now)?))
+    }
+
+    /// What to compare later, to know that a connection that is not found now is still absent. To be taken before
+    /// [`find`](Self::find).
+    pub fn absence(&self, key: &ConnectionKey) -> Absence {
+        let counter = self.counter(key);
+        Absence { counter: counter as u32, made: self.made[counter].load(Ordering::Acquire) }
+    }
+
+    /// Whether no such connection can have been made since.
+    #[inline]
+    pub fn still_absent(&self, absence: Absence) -> bool {
+        self.made[absence.counter as usize].load(Ordering::Acquire) == absence.made
     }
 
     /// Makes a connection that begins with `packet`. One that is closed or has idled out is replaced; a live one is kept
@@ -107,8 +134,10 @@ impl Connections {
             Entry::Occupied(mut entry) => {
                 let activity = self.activities.line(entry.get().activity);
                 if activity.expired(now) || super::reopens(packet, activity) {
-                    activity.restart(packet, new.direction, timeouts, now);
-                    entry.get_mut().initiator = initiator;
+                    let old = entry.get().activity;
+                    let activity = self.activities.restart(old, packet, new.direction, timeouts, now);
+                    entry.insert(Tracked { activity, initiator });
+                    self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
                 } else {
                     activity.see(packet, new.direction, now);
                 }
@@ -117,6 +146,7 @@ impl Connections {
             Entry::Vacant(entry) => {
                 let activity = self.activities.start(packet, new.direction, timeouts, now)?;
                 entry.insert(Tracked { activity, initiator });
+                self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
                 Some(activity)
             }
         }
@@ -167,6 +197,10 @@ impl Connections {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn counter(&self, key: &ConnectionKey) -> usize {
+        (self.hasher.hash_one(key) >> 32) as usize % ABSENCES
     }
 
     fn shard(&self, key: &ConnectionKey) -> MutexGuard<'_, Shard> {
