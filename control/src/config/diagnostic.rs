@@ -109,6 +109,11 @@ impl Diagnostics {
         self.list.iter().any(|one| one.severity == Severity::Error)
     }
 
+    /// Keeps those of one severity.
+    pub fn retain(&mut self, severity: Severity) {
+        self.list.retain(|one| one.severity == severity);
+    }
+
     /// In the order of the file.
     pub fn sort(&mut self) {
         self.list.sort_by_key(|one| (one.span.line, one.span.column));

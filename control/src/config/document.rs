@@ -264,7 +264,7 @@ record! {
         /// Protocol: tcp, udp, icmp or a number.
         pub protocol: Spanned<ProtocolWord>,
         /// Destination port.
-        pub port: Option<Spanned<PortRange>>,
+        pub port: Option<Spanned<u16>>,
         /// Whether it is.
         pub reachable: Spanned<bool>,
         /// What it passes on the way, in this order.

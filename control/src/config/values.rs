@@ -142,6 +142,23 @@ impl Scalar for u8 {
     }
 }
 
+/// A port.
+impl Scalar for u16 {
+    const NOUN: &'static str = "a port";
+
+    fn parse(text: &str) -> Option<Self> {
+        decimal(text)
+    }
+
+    fn help(_: &str) -> String {
+        "ports go from 0 to 65535.".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": "integer", "minimum": 0, "maximum": 65535 })
+    }
+}
+
 /// A number, checked against its range by the model.
 impl Scalar for u32 {
     const NOUN: &'static str = "a number";
