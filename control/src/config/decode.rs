@@ -127,7 +127,8 @@ impl<T: Decode> Decode for Map<T> {
                 return None;
             }
         };
-        let read: Vec<Option<Named<T>>> = entries.iter().map(|(key, value)| named(key, value, errors)).collect();
+        let read: Vec<Option<Named<T>>> =
+            entries.iter().map(|(key, value)| named(key, value, errors)).collect();
         read.into_iter().collect::<Option<Vec<_>>>().map(Self)
     }
 
@@ -171,8 +172,12 @@ pub fn is_name(text: &str) -> bool {
 
 /// What to say about a word that is not a name.
 pub fn name_help(text: &str) -> String {
-    let lower: String =
-        text.to_lowercase().chars().map(|c| if c.is_ascii_alphanumeric() { c } else { '-' }).take(LONGEST_NAME).collect();
+    let lower: String = text
+        .to_lowercase()
+        .chars()
+        .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
+        .take(LONGEST_NAME)
+        .collect();
     let lower = lower.trim_matches('-');
     let rule = format!("a name has lower-case letters, digits and dashes, at most {LONGEST_NAME}");
     if is_name(lower) { format!("{rule}: `{lower}`.") } else { format!("{rule}.") }
@@ -201,7 +206,9 @@ impl<T: Decode> Decode for Vec<T> {
             }
             other => {
                 let found = other.describe();
-                errors.error(node.span, format!("expected a list, found {found}")).help("write `[ ... ]` around it.");
+                errors
+                    .error(node.span, format!("expected a list, found {found}"))
+                    .help("write `[ ... ]` around it.");
                 None
             }
         }
@@ -267,14 +274,21 @@ pub struct Fields<'a> {
 
 impl<'a> Fields<'a> {
     /// Opens a map and notes its unknown keys; `noun` is what it describes: `a subnet`.
-    pub fn open(node: &'a Node, known: &[&str], noun: &'static str, errors: &mut Diagnostics) -> Option<Self> {
+    pub fn open(
+        node: &'a Node,
+        known: &[&str],
+        noun: &'static str,
+        errors: &mut Diagnostics,
+    ) -> Option<Self> {
         let entries: &[(Key, Node)] = match &node.value {
             Value::Null => &[],
             Value::Map(entries) => entries,
             other => {
                 let found = other.describe();
                 let message = format!("expected {noun}, found {found}");
-                errors.error(node.span, message).help(format!("it has the keys {}.", quoted(known.iter().copied())));
+                errors
+                    .error(node.span, message)
+                    .help(format!("it has the keys {}.", quoted(known.iter().copied())));
                 return None;
             }
         };

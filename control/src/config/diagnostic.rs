@@ -138,7 +138,9 @@ impl Diagnostics {
     pub fn refusal(&self) -> String {
         let errors = self.list.iter().filter(|one| one.severity == Severity::Error).count();
         match (errors, self.list.last()) {
-            (0 | 1, Some(Diagnostic { help: Some(_), .. })) => format!("{} Nothing was changed.", self.render()),
+            (0 | 1, Some(Diagnostic { help: Some(_), .. })) => {
+                format!("{} Nothing was changed.", self.render())
+            }
             (0 | 1, _) => format!("{}\nNothing was changed.", self.render()),
             (errors, _) => format!("{}\n\n{errors} errors. Nothing was changed.", self.render()),
         }

@@ -62,7 +62,8 @@ pub fn parse(errors: &mut Diagnostics) -> Option<Node> {
     let source = errors.source().clone();
     let mut builder = Builder::default();
     for event in Parser::new_from_str(&source.text) {
-        let result = event.map_err(|error| syntax(&error)).and_then(|(event, span)| builder.take(event, span));
+        let result =
+            event.map_err(|error| syntax(&error)).and_then(|(event, span)| builder.take(event, span));
         if let Err(problem) = result {
             let diagnostic = errors.error(problem.span, problem.message);
             if let Some(help) = problem.help {
@@ -205,7 +206,11 @@ fn new_key(node: Node, entries: &[(Key, Node)]) -> Result<Key, Problem> {
     let text = match node.value {
         Value::Scalar { text, .. } => text,
         other => {
-            return Err(Problem::new(node.span, format!("{} cannot be a key", other.describe()), "a key is a word."));
+            return Err(Problem::new(
+                node.span,
+                format!("{} cannot be a key", other.describe()),
+                "a key is a word.",
+            ));
         }
     };
     if let Some((first, _)) = entries.iter().find(|(key, _)| key.text == text) {

@@ -185,7 +185,9 @@ impl Scalar for IpNet {
 
     fn help(text: &str) -> String {
         match text.parse::<IpAddr>() {
-            Ok(IpAddr::V4(address)) => format!("a prefix length is missing: {address}/32 is the address alone."),
+            Ok(IpAddr::V4(address)) => {
+                format!("a prefix length is missing: {address}/32 is the address alone.")
+            }
             _ => "a CIDR is an address and a prefix length, such as 10.0.0.0/16.".into(),
         }
     }
@@ -324,7 +326,11 @@ impl Scalar for ProtocolWord {
     }
 
     fn help(text: &str) -> String {
-        choice(text, &["tcp", "udp", "icmp", "all"], "`tcp`, `udp`, `icmp`, `all` or a protocol number up to 255.")
+        choice(
+            text,
+            &["tcp", "udp", "icmp", "all"],
+            "`tcp`, `udp`, `icmp`, `all` or a protocol number up to 255.",
+        )
     }
 
     fn schema() -> Schema {
@@ -361,7 +367,11 @@ impl Scalar for IcmpWord {
 
     fn help(text: &str) -> String {
         let names: Vec<&str> = ICMP_TYPES.iter().map(|(name, _)| *name).collect();
-        choice(text, &names, "`echo-request`, `all`, another type's name or number, or `{ type: 3, code: 4 }`.")
+        choice(
+            text,
+            &names,
+            "`echo-request`, `all`, another type's name or number, or `{ type: 3, code: 4 }`.",
+        )
     }
 
     fn schema() -> Schema {
@@ -426,7 +436,8 @@ impl Scalar for AttachPath {
         if inside(text) {
             return Some(Self(PathBuf::from("/run/netns").join(text)));
         }
-        if let Some(name) = text.strip_prefix("/run/netns/").or_else(|| text.strip_prefix("/var/run/netns/")) {
+        if let Some(name) = text.strip_prefix("/run/netns/").or_else(|| text.strip_prefix("/var/run/netns/"))
+        {
             return inside(name).then(|| Self(PathBuf::from("/run/netns").join(name)));
         }
         let pid = text.strip_prefix("/proc/")?.strip_suffix("/ns/net")?;
@@ -485,7 +496,8 @@ mod tests {
         assert_eq!(path("box").as_deref(), Some("/run/netns/box"));
         assert_eq!(path("/var/run/netns/box").as_deref(), Some("/run/netns/box"));
         assert_eq!(path("/proc/42/ns/net").as_deref(), Some("/proc/42/ns/net"));
-        for wrong in ["", "..", "/etc/passwd", "/run/netns/../x", "/proc/self/ns/net", "/proc/1/../2/ns/net"] {
+        for wrong in ["", "..", "/etc/passwd", "/run/netns/../x", "/proc/self/ns/net", "/proc/1/../2/ns/net"]
+        {
             assert_eq!(path(wrong), None, "{wrong}");
         }
     }

@@ -62,7 +62,9 @@ impl Index {
         };
         for (v, vpc) in index.model.vpcs.iter().enumerate() {
             index.vpcs.insert(names.vpc(vpc), (v, 0));
-            index.subnets.extend((0..).zip(&vpc.subnets).map(|(i, it)| (names.subnet(vpc, &it.name), (v, i))));
+            index
+                .subnets
+                .extend((0..).zip(&vpc.subnets).map(|(i, it)| (names.subnet(vpc, &it.name), (v, i))));
             index.route_tables.extend(
                 (0..).zip(&vpc.route_tables).map(|(i, it)| (names.route_table(vpc, &it.name), (v, i))),
             );
@@ -139,9 +141,12 @@ impl Index {
 
     /// Name of a subnet; with its VPC where two VPCs have one of that name. So are all names below.
     pub fn subnet_name(&self, id: SubnetId) -> String {
-        self.label(self.subnets.get(&id), id, |vpc, at| vpc.subnets.get(at).map(|it| it.name.as_str()), |vpc, name| {
-            vpc.subnet(name).is_some()
-        })
+        self.label(
+            self.subnets.get(&id),
+            id,
+            |vpc, at| vpc.subnets.get(at).map(|it| it.name.as_str()),
+            |vpc, name| vpc.subnet(name).is_some(),
+        )
     }
 
     /// Name of a route table.
@@ -200,7 +205,12 @@ impl Index {
     }
 
     /// A rule of a security group by its position in its direction, from 0.
-    pub fn security_group_rule(&self, id: SecurityGroupId, direction: Direction, rule: u32) -> Option<RuleText> {
+    pub fn security_group_rule(
+        &self,
+        id: SecurityGroupId,
+        direction: Direction,
+        rule: u32,
+    ) -> Option<RuleText> {
         let (vpc, at) = self.at(self.security_groups.get(&id))?;
         let group = vpc.security_groups.get(at)?;
         let rule = group.rules(direction).get(rule as usize)?;
@@ -212,7 +222,12 @@ impl Index {
     }
 
     /// An entry of a network ACL by its number; `None` is the final `*`.
-    pub fn network_acl_entry(&self, id: NetworkAclId, direction: Direction, number: Option<u16>) -> Option<RuleText> {
+    pub fn network_acl_entry(
+        &self,
+        id: NetworkAclId,
+        direction: Direction,
+        number: Option<u16>,
+    ) -> Option<RuleText> {
         let (vpc, at) = self.at(self.network_acls.get(&id))?;
         let acl = vpc.network_acls.get(at)?;
         let Some(number) = number else {

@@ -76,7 +76,11 @@ fn vpc_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables) {
             link,
             subnet: names.subnet(vpc, &instance.subnet),
             addresses: vec![instance.ip],
-            security_groups: instance.security_groups.iter().map(|name| names.security_group(vpc, name)).collect(),
+            security_groups: instance
+                .security_groups
+                .iter()
+                .map(|name| names.security_group(vpc, name))
+                .collect(),
             source_dest_check: instance.source_dest_check,
             tracking: instance.tracking,
         });
@@ -91,11 +95,13 @@ fn internet_gateway_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables)
     let instances = vpc.instances.iter().filter_map(|instance| Some((instance.public?.ip, instance.ip)));
     let nat_gateways = vpc.nat_gateways.iter().flat_map(|nat| &nat.addresses);
     let nat_gateways = nat_gateways.filter_map(|address| Some((address.public?, address.private)));
-    tables.public_addresses.extend(instances.chain(nat_gateways).map(|(public, private)| tables::PublicAddress {
-        internet_gateway: id,
-        public,
-        private,
-    }));
+    tables.public_addresses.extend(
+        instances.chain(nat_gateways).map(|(public, private)| tables::PublicAddress {
+            internet_gateway: id,
+            public,
+            private,
+        }),
+    );
 }
 
 /// Several instances of a shared subnet have one link.

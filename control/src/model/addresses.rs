@@ -60,7 +60,10 @@ impl Taken {
 
 /// First and last address of a subnet that may be used (VPC-16).
 pub fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
-    (from_bits(bits(subnet.network()) + 4, subnet.network()), from_bits(bits(subnet.broadcast()) - 1, subnet.network()))
+    (
+        from_bits(bits(subnet.network()) + 4, subnet.network()),
+        from_bits(bits(subnet.broadcast()) - 1, subnet.network()),
+    )
 }
 
 /// First and last address of a pool of public addresses.
@@ -68,7 +71,10 @@ pub fn pool_range(pool: IpNet) -> (IpAddr, IpAddr) {
     if pool.max_prefix_len() - pool.prefix_len() < 2 {
         return (pool.network(), pool.broadcast());
     }
-    (from_bits(bits(pool.network()) + 1, pool.network()), from_bits(bits(pool.broadcast()) - 1, pool.network()))
+    (
+        from_bits(bits(pool.network()) + 1, pool.network()),
+        from_bits(bits(pool.broadcast()) - 1, pool.network()),
+    )
 }
 
 /// Why AWS keeps an address of a subnet to itself (VPC-16).
@@ -115,9 +121,11 @@ pub fn overlap(a: IpNet, b: IpNet) -> bool {
 /// A range for a subnet in one of `cidrs` that meets none of `others`: near `wanted`, as large as possible.
 pub fn fitting(wanted: IpNet, cidrs: &[IpNet], others: &[IpNet]) -> Option<IpNet> {
     let free = |candidate: &IpNet| {
-        cidrs.iter().any(|cidr| cidr.contains(candidate)) && !others.iter().any(|other| overlap(*other, *candidate))
+        cidrs.iter().any(|cidr| cidr.contains(candidate))
+            && !others.iter().any(|other| overlap(*other, *candidate))
     };
-    let same_start = (wanted.prefix_len()..=28).filter_map(|length| IpNet::new(wanted.network(), length).ok());
+    let same_start =
+        (wanted.prefix_len()..=28).filter_map(|length| IpNet::new(wanted.network(), length).ok());
     let elsewhere = cidrs
         .iter()
         .filter(|cidr| cidr.prefix_len() <= wanted.prefix_len())
@@ -165,9 +173,8 @@ mod tests {
     #[test]
     fn vpc_16_five_addresses_are_reserved() {
         let subnet = net("10.0.1.0/28");
-        let free: Vec<u8> = (0..16)
-            .filter(|last| reserved(subnet, ip(&format!("10.0.1.{last}"))).is_none())
-            .collect();
+        let free: Vec<u8> =
+            (0..16).filter(|last| reserved(subnet, ip(&format!("10.0.1.{last}"))).is_none()).collect();
         assert_eq!(free, (4..=14).collect::<Vec<_>>());
         assert_eq!(usable(subnet), (ip("10.0.1.4"), ip("10.0.1.14")));
     }

@@ -102,7 +102,9 @@ impl Scope<'_> {
         let help = match nearest(name, candidates.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
             None if candidates.is_empty() => format!("define it under `{key}:` of VPC `{vpc}`."),
-            None => format!("VPC `{vpc}` has {}; define it under `{key}:`.", quoted(candidates.iter().copied())),
+            None => {
+                format!("VPC `{vpc}` has {}; define it under `{key}:`.", quoted(candidates.iter().copied()))
+            }
         };
         self.errors.error(span, format!("{what} `{name}` is not defined in VPC `{vpc}`")).help(help);
     }
@@ -116,7 +118,9 @@ pub(super) fn place(span: Span) -> Place {
 /// Whether a CIDR is one that can be used: IPv4, without host bits. `what` is what messages call it.
 pub(super) fn check_cidr(errors: &mut Diagnostics, cidr: &Spanned<IpNet>, what: &str) -> bool {
     if let IpNet::V6(_) = cidr.value {
-        errors.error(cidr.span, format!("{what} is IPv6, which is not supported yet")).help("use an IPv4 CIDR.");
+        errors
+            .error(cidr.span, format!("{what} is IPv6, which is not supported yet"))
+            .help("use an IPv4 CIDR.");
         return false;
     }
     let network = cidr.trunc();
@@ -157,7 +161,9 @@ impl Lab {
     pub fn take_public(&mut self, address: &Spanned<IpAddr>, what: &str, errors: &mut Diagnostics) -> bool {
         let ip = address.value;
         if let IpAddr::V6(_) = ip {
-            errors.error(address.span, format!("{ip} is IPv6, which is not supported yet")).help("use an IPv4 address.");
+            errors
+                .error(address.span, format!("{ip} is IPv6, which is not supported yet"))
+                .help("use an IPv4 address.");
             return false;
         }
         if let Some(kind) = not_public(ip) {

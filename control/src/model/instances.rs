@@ -30,12 +30,26 @@ pub fn fixed_addresses(scope: &mut Scope<'_>, subnets: &[Subnet], taken: &mut Ta
     let section = &scope.vpc.value;
     for named in section.nat_gateways.iter() {
         for ip in named.value.ip.iter() {
-            fixed_address(scope, subnets, taken, &named.value.subnet, ip, &format!("NAT gateway `{}`", named.name));
+            fixed_address(
+                scope,
+                subnets,
+                taken,
+                &named.value.subnet,
+                ip,
+                &format!("NAT gateway `{}`", named.name),
+            );
         }
     }
     for named in section.instances.iter() {
         if let Some(ip) = &named.value.ip {
-            fixed_address(scope, subnets, taken, &named.value.subnet, ip, &format!("instance `{}`", named.name));
+            fixed_address(
+                scope,
+                subnets,
+                taken,
+                &named.value.subnet,
+                ip,
+                &format!("instance `{}`", named.name),
+            );
         }
     }
 }
@@ -71,7 +85,12 @@ pub fn nat_gateways(
 }
 
 /// All instances of a VPC. Automatic public addresses are noted in `lab` and given out later.
-pub fn instances(scope: &mut Scope<'_>, lab: &mut Lab, subnets: &[Subnet], taken: &mut Taken) -> Vec<Instance> {
+pub fn instances(
+    scope: &mut Scope<'_>,
+    lab: &mut Lab,
+    subnets: &[Subnet],
+    taken: &mut Taken,
+) -> Vec<Instance> {
     let vpc = scope.vpc;
     let mut instances = Vec::new();
     for named in vpc.value.instances.iter() {
@@ -79,7 +98,8 @@ pub fn instances(scope: &mut Scope<'_>, lab: &mut Lab, subnets: &[Subnet], taken
         let subnet = subnet(scope, subnets, &named.value.subnet);
         let security_groups = instance_groups(scope, &named.value);
         attach(scope, lab, named, subnet);
-        let tracking = named.value.tracking.as_ref().map(|tracking| timeouts(scope, tracking)).unwrap_or_default();
+        let tracking =
+            named.value.tracking.as_ref().map(|tracking| timeouts(scope, tracking)).unwrap_or_default();
         let public = public_address(scope, lab, named, subnet);
         let Some(subnet) = subnet else { continue };
         let Some(ip) = private_address(scope, named, subnet, taken) else { continue };
@@ -133,7 +153,8 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
                  packets from the internet arrive, and no reply gets back",
                 named.name, eip.value
             );
-            let help = format!("add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{subnet}`.", gateway.name);
+            let help =
+                format!("add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{subnet}`.", gateway.name);
             scope.errors.warning(eip.span, message).help(help);
         }
     }
@@ -157,10 +178,14 @@ fn fixed_address(
     let Some(subnet) = subnets.iter().find(|candidate| candidate.name == subnet.value.0) else { return };
     let (first, last) = usable(subnet.cidr);
     if !subnet.cidr.contains(&ip.value) {
-        let message = format!("{what} has {}, which is outside its subnet `{}` ({})", ip.value, subnet.name, subnet.cidr);
+        let message = format!(
+            "{what} has {}, which is outside its subnet `{}` ({})",
+            ip.value, subnet.name, subnet.cidr
+        );
         scope.errors.error(ip.span, message).help(format!("use an address from {first} to {last}."));
     } else if let Some(why) = reserved(subnet.cidr, ip.value) {
-        let message = format!("{} is reserved in subnet `{}` ({}): {why}", ip.value, subnet.name, subnet.cidr);
+        let message =
+            format!("{} is reserved in subnet `{}` ({}): {why}", ip.value, subnet.name, subnet.cidr);
         scope.errors.error(ip.span, message).help(format!("use an address from {first} to {last}."));
     } else if let Err(owner) = taken.claim(ip.value, what, ip.span) {
         let error = scope.errors.error(ip.span, format!("{} is taken by {}", ip.value, owner.what));
@@ -205,7 +230,8 @@ fn elastic_ips(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<NatGatewaySec
             return Vec::new();
         }
         (None, None) => {
-            let help = "write `eip: 203.0.113.20`, for example; one without is written `connectivity: private`.";
+            let help =
+                "write `eip: 203.0.113.20`, for example; one without is written `connectivity: private`.";
             scope.errors.error(named.span, format!("{what} needs an `eip`")).help(help);
         }
         (None, Some(eip)) if scope.vpc.value.internet_gateway.is_none() => {
@@ -218,12 +244,7 @@ fn elastic_ips(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<NatGatewaySec
         let message = format!("{what} has more than {MOST_NAT_ADDRESSES} addresses");
         scope.errors.error(extra.span, message).help("spread the load over two NAT gateways.");
     }
-    section
-        .eip
-        .iter()
-        .filter(|eip| lab.take_public(eip, &what, scope.errors))
-        .map(|eip| eip.value)
-        .collect()
+    section.eip.iter().filter(|eip| lab.take_public(eip, &what, scope.errors)).map(|eip| eip.value).collect()
 }
 
 /// Pairs private and public addresses; private ones that are not written are automatic.
@@ -236,7 +257,9 @@ fn nat_addresses(
 ) -> Vec<NatAddress> {
     let what = format!("NAT gateway `{}`", named.name);
     let private = named.value.connectivity.is_some_and(|kind| kind.value == Connectivity::Private);
-    if let Some(extra) = named.value.ip.get(named.value.eip.len()).filter(|_| !private && !named.value.eip.is_empty()) {
+    if let Some(extra) =
+        named.value.ip.get(named.value.eip.len()).filter(|_| !private && !named.value.eip.is_empty())
+    {
         let message = format!("{what} has more private addresses than Elastic IPs");
         scope.errors.error(extra.span, message).help("give each private address an Elastic IP.");
     }
@@ -288,7 +311,10 @@ fn public_address(
         }
         if let Some(asked) = asked {
             let message = format!("{what} has an `eip` and asks for an automatic public address");
-            scope.errors.error(asked.span, message).help("an Elastic IP takes the automatic one's place: keep one.");
+            scope
+                .errors
+                .error(asked.span, message)
+                .help("an Elastic IP takes the automatic one's place: keep one.");
         }
         lab.take_public(eip, &what, scope.errors);
         return Some(PublicAddress { ip: eip.value, kind: PublicAddressKind::Elastic });
@@ -296,7 +322,8 @@ fn public_address(
     if let Some(asked) = asked.filter(|_| !has_gateway) {
         no_internet_gateway(scope, asked.span, &what);
     }
-    let wanted = section.public_ip.map_or(subnet.is_some_and(|subnet| subnet.public_ip), |public| public.value);
+    let wanted =
+        section.public_ip.map_or(subnet.is_some_and(|subnet| subnet.public_ip), |public| public.value);
     if wanted && has_gateway {
         lab.automatic.push((named.name.clone(), asked.map_or(named.span, |asked| asked.span)));
     }
@@ -306,14 +333,19 @@ fn public_address(
 fn attach(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<InstanceSection>, subnet: Option<&Subnet>) {
     let Some(path) = &named.value.attach else { return };
     if subnet.is_some_and(|subnet| subnet.namespaces == Namespaces::Shared) {
-        let message = format!("instance `{}` is in a shared subnet, so it has no namespace to attach", named.name);
+        let message =
+            format!("instance `{}` is in a shared subnet, so it has no namespace to attach", named.name);
         let help = "put it into a subnet without `namespace: shared`.";
         scope.errors.error(path.span, message).help(help);
     }
     if let Some((first, other)) = lab.attached.get(&path.value.0) {
         let message = format!("instance `{other}` attaches to this namespace already");
         let first = *first;
-        scope.errors.error(path.span, message).related(first, "it does here").help("one instance per namespace.");
+        scope
+            .errors
+            .error(path.span, message)
+            .related(first, "it does here")
+            .help("one instance per namespace.");
     } else {
         lab.attached.insert(path.value.0.clone(), (path.span, named.name.clone()));
     }
@@ -343,7 +375,10 @@ fn timeouts(scope: &mut Scope<'_>, section: &TrackingSection) -> TrackingTimeout
 fn check_timeout(scope: &mut Scope<'_>, timeout: Spanned<Millis>, key: &str, (low, high): (Millis, Millis)) {
     let value = timeout.value;
     if value.0 == 0 {
-        scope.errors.error(timeout.span, format!("`{key}` is zero")).help("nothing would ever be remembered.");
+        scope
+            .errors
+            .error(timeout.span, format!("`{key}` is zero"))
+            .help("nothing would ever be remembered.");
     } else if low == high && value != low {
         let message = format!("`{key}` is {value}; AWS always uses {low}");
         scope.errors.warning(timeout.span, message).help("it is used as written.");

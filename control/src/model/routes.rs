@@ -56,9 +56,14 @@ fn main_table(scope: &mut Scope<'_>) -> String {
         let Some(main) = named.value.0.main.filter(|main| main.value) else { continue };
         match &chosen {
             Some((other, span)) if *other != named.name => {
-                let message = format!("route tables `{other}` and `{}` cannot both be the main one", named.name);
+                let message =
+                    format!("route tables `{other}` and `{}` cannot both be the main one", named.name);
                 let (span, note) = (*span, format!("`{other}` is made the main one here"));
-                scope.errors.error(main.span, message).related(span, note).help("a VPC has one main route table.");
+                scope
+                    .errors
+                    .error(main.span, message)
+                    .related(span, note)
+                    .help("a VPC has one main route table.");
             }
             _ => chosen = Some((named.name.clone(), main.span)),
         }
@@ -76,7 +81,11 @@ fn routes(scope: &mut Scope<'_>, table: &str, record: &RouteTableRecord, cidrs: 
         if let Some((_, first)) = written.iter().find(|(route, _)| route.destination == destination) {
             let message = format!("route table `{table}` has two routes to {destination}");
             let first = *first;
-            scope.errors.error(section.to.span, message).related(first, "the first one").help("keep one of the two.");
+            scope
+                .errors
+                .error(section.to.span, message)
+                .related(first, "the first one")
+                .help("keep one of the two.");
             continue;
         }
         let Some(target) = target(scope, section) else { continue };
@@ -142,10 +151,14 @@ fn check_destination(scope: &mut Scope<'_>, section: &RouteSection, target: &Tar
         let message = format!("{destination} is not a CIDR of VPC `{vpc}`, so it cannot be `local`");
         scope.errors.error(section.via.span, message).help(help);
     } else if inside && *target == Target::InternetGateway {
-        let message = format!("{destination} is inside VPC `{vpc}`, so it cannot lead to the internet gateway");
+        let message =
+            format!("{destination} is inside VPC `{vpc}`, so it cannot lead to the internet gateway");
         let help = "inside the VPC a route leads to `local`, a NAT gateway or an instance.";
         scope.errors.error(section.via.span, message).help(help);
-    } else if inside && !replaces_local && !scope.vpc.value.subnets.iter().any(|named| *named.value.cidr == destination) {
+    } else if inside
+        && !replaces_local
+        && !scope.vpc.value.subnets.iter().any(|named| *named.value.cidr == destination)
+    {
         let message = format!("{destination} is inside VPC `{vpc}` but is not the CIDR of a subnet");
         let help = "a route more specific than `local` must be for exactly one whole subnet.";
         scope.errors.error(section.to.span, message).help(help);

@@ -23,7 +23,8 @@ pub fn security_groups(scope: &mut Scope<'_>) -> Vec<SecurityGroup> {
         let (name, section) = (&named.name, &named.value);
         if name == "self" || name.starts_with("sg-") {
             let message = format!("a security group cannot be called `{name}`");
-            let help = "`self` stands for the group that holds a rule, and AWS keeps names that begin with `sg-`.";
+            let help =
+                "`self` stands for the group that holds a rule, and AWS keeps names that begin with `sg-`.";
             scope.errors.error(named.span, message).help(help);
         }
         let outbound = match &section.outbound {
@@ -118,16 +119,25 @@ fn sg_rules(
         let peers = sg_peers(scope, group, section, direction);
         for traffic in traffic {
             for peer in &peers {
-                let same = |(rule, _): &&(SecurityGroupRule, Span)| rule.traffic == traffic && rule.peer == *peer;
+                let same =
+                    |(rule, _): &&(SecurityGroupRule, Span)| rule.traffic == traffic && rule.peer == *peer;
                 if let Some((_, first)) = rules.iter().find(same) {
                     let first = *first;
                     let message = format!("security group `{group}` has this rule twice");
-                    scope.errors.error(section.span, message).related(first, "the first one").help("remove one.");
+                    scope
+                        .errors
+                        .error(section.span, message)
+                        .related(first, "the first one")
+                        .help("remove one.");
                     continue;
                 }
-                let description = section.description.as_ref().map(|text| text.value.0.clone()).unwrap_or_default();
+                let description =
+                    section.description.as_ref().map(|text| text.value.0.clone()).unwrap_or_default();
                 let place = Some(place(section.span));
-                rules.push((SecurityGroupRule { traffic, peer: peer.clone(), description, place }, section.span));
+                rules.push((
+                    SecurityGroupRule { traffic, peer: peer.clone(), description, place },
+                    section.span,
+                ));
             }
         }
     }
@@ -148,9 +158,10 @@ fn sg_traffic(scope: &mut Scope<'_>, section: &SgRuleSection) -> Vec<Traffic> {
     match (all, traffic.is_empty()) {
         (Some(_), true) => traffic.push(Traffic::All),
         (Some(all), false) => {
-            scope.errors.error(all.span, "`all` admits every protocol, so naming another is contradictory").help(
-                "leave `all` out to admit only what is named, or leave the others out.",
-            );
+            scope
+                .errors
+                .error(all.span, "`all` admits every protocol, so naming another is contradictory")
+                .help("leave `all` out to admit only what is named, or leave the others out.");
         }
         (None, true) if section.icmp.is_none() => {
             let help = "write `tcp: 443`, `udp: 53`, `icmp: echo-request`, `protocol: 50` or `all: true`.";
@@ -174,7 +185,8 @@ fn sg_peers(scope: &mut Scope<'_>, group: &str, section: &SgRuleSection, directi
         });
     } else if right.is_empty() {
         let message = format!("the rule has no `{key}`");
-        let help = format!("write `{key}:` with a CIDR (`0.0.0.0/0` is everyone), a security group or `self`.");
+        let help =
+            format!("write `{key}:` with a CIDR (`0.0.0.0/0` is everyone), a security group or `self`.");
         scope.errors.error(section.span, message).help(help);
     }
     peers(scope, group, right)
@@ -187,12 +199,17 @@ fn peers(scope: &mut Scope<'_>, group: &str, words: &OneOrMany<Spanned<PeerWord>
         match &word.value {
             PeerWord::Itself => peers.push(Peer::SecurityGroup(group.to_owned())),
             PeerWord::Cidr(cidr) => {
-                if check_cidr(scope.errors, &Spanned { value: *cidr, span: word.span }, &format!("range {cidr}")) {
+                if check_cidr(
+                    scope.errors,
+                    &Spanned { value: *cidr, span: word.span },
+                    &format!("range {cidr}"),
+                ) {
                     peers.push(Peer::Cidr(*cidr));
                 }
             }
             PeerWord::Group(name) => {
-                let known = name == DEFAULT || vpc.value.security_groups.iter().any(|named| named.name == *name);
+                let known =
+                    name == DEFAULT || vpc.value.security_groups.iter().any(|named| named.name == *name);
                 if known {
                     peers.push(Peer::SecurityGroup(name.clone()));
                 } else if vpc.value.instances.iter().any(|named| named.name == *name) {
@@ -200,7 +217,13 @@ fn peers(scope: &mut Scope<'_>, group: &str, words: &OneOrMany<Spanned<PeerWord>
                     let help = format!("give `{name}` a security group of its own and name that here.");
                     scope.errors.error(word.span, message).help(help);
                 } else {
-                    scope.undefined("security group", "security_groups", name, word.span, &group_names(scope));
+                    scope.undefined(
+                        "security group",
+                        "security_groups",
+                        name,
+                        word.span,
+                        &group_names(scope),
+                    );
                 }
             }
         }
@@ -225,7 +248,11 @@ fn acl_entries(
         let Some(entry) = acl_entry(scope, section, direction) else { continue };
         if let Some((_, first)) = entries.iter().find(|(other, _)| other.number == entry.number) {
             let first = *first;
-            let message = format!("network ACL `{acl}` has two {} entries with number {}", word(direction), entry.number);
+            let message = format!(
+                "network ACL `{acl}` has two {} entries with number {}",
+                word(direction),
+                entry.number
+            );
             let numbers: Vec<u16> = entries.iter().map(|(other, _)| other.number).collect();
             let free = (entry.number..=HIGHEST_RULE).find(|number| !numbers.contains(number));
             let error = scope.errors.error(section.rule.span, message).related(first, "the first one");
@@ -243,7 +270,11 @@ fn acl_entries(
 /// The highest number of a network ACL entry (NACL-2).
 const HIGHEST_RULE: u16 = 32766;
 
-fn acl_entry(scope: &mut Scope<'_>, section: &AclEntrySection, direction: Direction) -> Option<NetworkAclEntry> {
+fn acl_entry(
+    scope: &mut Scope<'_>,
+    section: &AclEntrySection,
+    direction: Direction,
+) -> Option<NetworkAclEntry> {
     let number = u16::try_from(section.rule.value).ok().filter(|number| (1..=HIGHEST_RULE).contains(number));
     if number.is_none() {
         let message = format!("rule number {} is out of range", section.rule.value);
@@ -259,7 +290,10 @@ fn acl_entry(scope: &mut Scope<'_>, section: &AclEntrySection, direction: Direct
             return None;
         }
         (Some(_), Some(deny)) => {
-            scope.errors.error(deny.span, "the entry allows and denies").help("make it two entries with two numbers.");
+            scope
+                .errors
+                .error(deny.span, "the entry allows and denies")
+                .help("make it two entries with two numbers.");
             return None;
         }
     };
@@ -289,7 +323,9 @@ fn acl_traffic(
         ProtocolWord::All => Traffic::All,
         ProtocolWord::Tcp => Traffic::Tcp(ports),
         ProtocolWord::Udp => Traffic::Udp(ports),
-        ProtocolWord::Icmp => icmp_traffic(scope, section.r#type.and_then(|kind| kind.value.0.kind), section.code)?,
+        ProtocolWord::Icmp => {
+            icmp_traffic(scope, section.r#type.and_then(|kind| kind.value.0.kind), section.code)?
+        }
         ProtocolWord::Number(number) => Traffic::Protocol(number),
     })
 }
@@ -303,7 +339,9 @@ fn acl_cidr(scope: &mut Scope<'_>, section: &AclEntrySection, direction: Directi
         let message = format!("an {} entry takes `{key}`, not `{other}`", word(direction));
         scope.errors.error(wrong.span, message).help(match direction {
             Direction::Inbound => "inbound entries look at the source of packets that enter the subnet.",
-            Direction::Outbound => "outbound entries look at the destination of packets that leave the subnet.",
+            Direction::Outbound => {
+                "outbound entries look at the destination of packets that leave the subnet."
+            }
         });
         return None;
     }

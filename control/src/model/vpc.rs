@@ -60,12 +60,19 @@ pub fn vpc(named: &Named<VpcSection>, lab: &mut Lab, errors: &mut Diagnostics) -
 fn route_target_names(scope: &mut Scope<'_>) {
     let section = &scope.vpc.value;
     let mut seen: BTreeMap<&str, (Span, &str)> = BTreeMap::new();
-    let gateway = section.internet_gateway.iter().map(|name| (name.value.0.as_str(), name.span, "the internet gateway"));
-    let nat_gateways = section.nat_gateways.iter().map(|named| (named.name.as_str(), named.span, "a NAT gateway"));
+    let gateway = section
+        .internet_gateway
+        .iter()
+        .map(|name| (name.value.0.as_str(), name.span, "the internet gateway"));
+    let nat_gateways =
+        section.nat_gateways.iter().map(|named| (named.name.as_str(), named.span, "a NAT gateway"));
     let instances = section.instances.iter().map(|named| (named.name.as_str(), named.span, "an instance"));
     for (name, span, what) in gateway.chain(nat_gateways).chain(instances) {
         if what != "an instance" && matches!(name, "local" | "blackhole") {
-            scope.errors.error(span, format!("{what} cannot be called `{name}`")).help("it is a target of routes.");
+            scope
+                .errors
+                .error(span, format!("{what} cannot be called `{name}`"))
+                .help("it is a target of routes.");
         } else if let Some((first, other)) = seen.insert(name, (span, what)) {
             scope
                 .errors
@@ -88,9 +95,14 @@ fn vpc_cidrs(scope: &mut Scope<'_>) -> Vec<IpNet> {
             let message = format!("{what} is in {range}, which no VPC can use");
             scope.errors.error(cidr.span, message).help("use a private range, such as 10.0.0.0/16.");
         } else if let Some(other) = good.iter().find(|other| overlap(other.value, cidr.value)) {
-            let message = format!("secondary CIDR {} of VPC `{}` overlaps {}", cidr.value, scope.vpc.name, other.value);
+            let message =
+                format!("secondary CIDR {} of VPC `{}` overlaps {}", cidr.value, scope.vpc.name, other.value);
             let related = other.span;
-            scope.errors.error(cidr.span, message).related(related, "it is here").help("the CIDRs of a VPC are disjoint.");
+            scope
+                .errors
+                .error(cidr.span, message)
+                .related(related, "it is here")
+                .help("the CIDRs of a VPC are disjoint.");
         } else {
             good.push(*cidr);
         }
@@ -105,7 +117,9 @@ fn check_size(errors: &mut Diagnostics, cidr: &Spanned<IpNet>, what: &str, noun:
         ..16 => "too large",
         29.. => "too small",
     };
-    errors.error(cidr.span, format!("{what} is {size}")).help(format!("{noun} takes a prefix from /16 to /28."));
+    errors
+        .error(cidr.span, format!("{what} is {size}"))
+        .help(format!("{noun} takes a prefix from /16 to /28."));
     false
 }
 
@@ -119,13 +133,16 @@ fn subnets(scope: &mut Scope<'_>, lab: &mut Lab, cidrs: &[IpNet], main: &str) ->
             good.push((name, written.cidr));
         }
         let tables = route_table_names(scope);
-        let route_table = written.route_table.as_ref().filter(|word| {
-            scope.refer("route table", "route_tables", word, &tables)
-        });
-        let acls: Vec<&str> = section.network_acls.iter().map(|acl| acl.name.as_str()).chain([DEFAULT]).collect();
-        let network_acl = written.network_acl.as_ref().filter(|word| {
-            scope.refer("network ACL", "network_acls", word, &acls)
-        });
+        let route_table = written
+            .route_table
+            .as_ref()
+            .filter(|word| scope.refer("route table", "route_tables", word, &tables));
+        let acls: Vec<&str> =
+            section.network_acls.iter().map(|acl| acl.name.as_str()).chain([DEFAULT]).collect();
+        let network_acl = written
+            .network_acl
+            .as_ref()
+            .filter(|word| scope.refer("network ACL", "network_acls", word, &acls));
         let namespaces = match written.namespace.map(|mode| mode.value) {
             Some(NamespaceMode::Shared) => Namespaces::Shared,
             Some(NamespaceMode::Instance) | None => Namespaces::PerInstance,
@@ -177,7 +194,9 @@ fn subnet_cidr(
         let message = format!("{what} overlaps subnet `{other}` ({})", range.value);
         let error = scope.errors.error(cidr.span, message);
         error.related(range.span, format!("subnet `{other}` is here"));
-        error.help(fits.unwrap_or_else(|| "the VPC has no room for it: use a smaller subnet or a secondary CIDR.".into()));
+        error.help(fits.unwrap_or_else(|| {
+            "the VPC has no room for it: use a smaller subnet or a secondary CIDR.".into()
+        }));
         return false;
     }
     true
@@ -185,6 +204,7 @@ fn subnet_cidr(
 
 /// Notes that public addresses need an internet gateway.
 pub fn no_internet_gateway(scope: &mut Scope<'_>, span: Span, what: &str) {
-    let message = format!("{what} asks for public addresses, but VPC `{}` has no internet gateway", scope.vpc.name);
+    let message =
+        format!("{what} asks for public addresses, but VPC `{}` has no internet gateway", scope.vpc.name);
     scope.errors.error(span, message).help("add `internet_gateway: igw` to the VPC.");
 }
