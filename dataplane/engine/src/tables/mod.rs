@@ -9,6 +9,7 @@
 //! - [`build()`]: rows → tables, or the row at fault
 
 mod build;
+mod intervals;
 pub mod lpm;
 pub mod rules;
 

@@ -1,1 +1,0 @@
-//! From the model to rows for the dataplane and a plan for the host.

@@ -1,0 +1,75 @@
+//! Rules in words, as plans, `inspect` and `explain` show them.
+
+use localvpc_api::tables::{Action, IcmpMatch, PortRange, Traffic};
+
+use crate::config::values::icmp_type_name;
+use crate::model::{NetworkAclEntry, Peer, Route, SecurityGroupRule, Target, Vpc};
+
+/// `tcp 443`, `udp 1024-65535`, `icmp echo-request`, `all`.
+pub fn traffic(traffic: Traffic) -> String {
+    match traffic {
+        Traffic::All => "all".into(),
+        Traffic::Tcp(ports) => format!("tcp {}", port_range(ports)),
+        Traffic::Udp(ports) => format!("udp {}", port_range(ports)),
+        Traffic::Icmp(IcmpMatch { kind: None, .. }) => "icmp all".into(),
+        Traffic::Icmp(IcmpMatch { kind: Some(kind), code: None }) => format!("icmp {}", icmp_type_name(kind)),
+        Traffic::Icmp(IcmpMatch { kind: Some(kind), code: Some(code) }) => {
+            format!("icmp {} code {code}", icmp_type_name(kind))
+        }
+        Traffic::Protocol(number) => format!("protocol {number}"),
+    }
+}
+
+/// `rule 100 allow tcp 443`.
+pub fn acl_entry(entry: &NetworkAclEntry) -> String {
+    format!("rule {} {} {}", entry.number, action(entry.action), traffic(entry.traffic))
+}
+
+/// `allow` or `deny`.
+pub fn action(action: Action) -> &'static str {
+    match action {
+        Action::Allow => "allow",
+        Action::Deny => "deny",
+    }
+}
+
+/// `tcp 5432 from security group web`, `all traffic`; `word` is `from` or `to`.
+pub fn rule(rule: &SecurityGroupRule, word: &str) -> String {
+    let traffic = match (rule.traffic, &rule.peer) {
+        (Traffic::All, Peer::Cidr(cidr)) if cidr.prefix_len() == 0 => return "all traffic".into(),
+        (Traffic::All, _) => "all traffic".into(),
+        (other, _) => traffic(other),
+    };
+    format!("{traffic} {word} {}", peer(&rule.peer))
+}
+
+/// `0.0.0.0/0`, `security group web`.
+pub fn peer(peer: &Peer) -> String {
+    match peer {
+        Peer::Cidr(cidr) => cidr.to_string(),
+        Peer::SecurityGroup(name) => format!("security group {name}"),
+    }
+}
+
+/// `0.0.0.0/0 → nat-a`.
+pub fn route(vpc: &Vpc, route: &Route) -> String {
+    format!("{} → {}", route.destination, target(vpc, &route.target))
+}
+
+/// The word that a file has after `via:`.
+pub fn target<'a>(vpc: &'a Vpc, target: &'a Target) -> &'a str {
+    match target {
+        Target::Local => "local",
+        Target::Blackhole => "blackhole",
+        Target::NatGateway(name) | Target::Instance(name) => name,
+        Target::InternetGateway => vpc.internet_gateway.as_ref().map_or("blackhole", |gateway| &gateway.name),
+    }
+}
+
+fn port_range(range: PortRange) -> String {
+    match range {
+        PortRange::ALL => "all".into(),
+        PortRange { from, to } if from == to => from.to_string(),
+        PortRange { from, to } => format!("{from}-{to}"),
+    }
+}

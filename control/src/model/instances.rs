@@ -1,0 +1,389 @@
+//! What stands in subnets: NAT gateways and instances, their addresses, and warnings about dead ends.
+
+use std::net::IpAddr;
+
+use localvpc_api::tables::{SourceDestCheck, TrackingTimeouts};
+
+use crate::config::decode::Named;
+use crate::config::document::{InstanceSection, NatGatewaySection, TrackingSection};
+use crate::config::values::{Connectivity, Millis, Name};
+use crate::config::{Span, Spanned};
+
+use super::addresses::{Taken, reserved, usable};
+use super::build::{Lab, Scope, place, texts};
+use super::id::Kind;
+use super::rules::{DEFAULT, group_names};
+use super::vpc::no_internet_gateway;
+use super::{Instance, Namespaces, NatAddress, NatGateway, PublicAddress, PublicAddressKind, Subnet, Vpc};
+
+/// Most addresses of a NAT gateway (NATGW-7).
+const MOST_NAT_ADDRESSES: usize = 8;
+
+/// Most security groups of an interface (SG-1).
+const MOST_SECURITY_GROUPS: usize = 16;
+
+/// AWS's idle timeout of a NAT gateway (NATGW-22).
+const NAT_IDLE_TIMEOUT: Millis = Millis(350_000);
+
+/// Checks and takes every private address that is written. Automatic ones are given out afterwards.
+pub fn fixed_addresses(scope: &mut Scope<'_>, subnets: &[Subnet], taken: &mut Taken) {
+    let section = &scope.vpc.value;
+    for named in section.nat_gateways.iter() {
+        for ip in named.value.ip.iter() {
+            fixed_address(
+                scope,
+                subnets,
+                taken,
+                &named.value.subnet,
+                ip,
+                &format!("NAT gateway `{}`", named.name),
+            );
+        }
+    }
+    for named in section.instances.iter() {
+        if let Some(ip) = &named.value.ip {
+            fixed_address(
+                scope,
+                subnets,
+                taken,
+                &named.value.subnet,
+                ip,
+                &format!("instance `{}`", named.name),
+            );
+        }
+    }
+}
+
+/// All NAT gateways of a VPC.
+pub fn nat_gateways(
+    scope: &mut Scope<'_>,
+    lab: &mut Lab,
+    subnets: &[Subnet],
+    taken: &mut Taken,
+) -> Vec<NatGateway> {
+    let vpc = scope.vpc;
+    let mut gateways = Vec::new();
+    for named in vpc.value.nat_gateways.iter() {
+        let subnet = subnet(scope, subnets, &named.value.subnet);
+        let publics = elastic_ips(scope, lab, named);
+        let Some(subnet) = subnet else { continue };
+        let addresses = nat_addresses(scope, named, subnet, &publics, taken);
+        let timeout = named.value.idle_timeout;
+        if let Some(timeout) = timeout {
+            check_timeout(scope, timeout, "idle_timeout", (NAT_IDLE_TIMEOUT, NAT_IDLE_TIMEOUT));
+        }
+        gateways.push(NatGateway {
+            name: named.name.clone(),
+            id: scope.id(Kind::NatGateway, &named.name),
+            place: place(named.span),
+            subnet: subnet.name.clone(),
+            addresses,
+            idle_timeout_ms: timeout.map_or(NAT_IDLE_TIMEOUT, |timeout| timeout.value).0,
+        });
+    }
+    gateways
+}
+
+/// All instances of a VPC. Automatic public addresses are noted in `lab` and given out later.
+pub fn instances(
+    scope: &mut Scope<'_>,
+    lab: &mut Lab,
+    subnets: &[Subnet],
+    taken: &mut Taken,
+) -> Vec<Instance> {
+    let vpc = scope.vpc;
+    let mut instances = Vec::new();
+    for named in vpc.value.instances.iter() {
+        lab.take_name(&named.name, named.span, "an instance", scope.errors);
+        let subnet = subnet(scope, subnets, &named.value.subnet);
+        let security_groups = instance_groups(scope, &named.value);
+        attach(scope, lab, named, subnet);
+        let tracking =
+            named.value.tracking.as_ref().map(|tracking| timeouts(scope, tracking)).unwrap_or_default();
+        let public = public_address(scope, lab, named, subnet);
+        let Some(subnet) = subnet else { continue };
+        let Some(ip) = private_address(scope, named, subnet, taken) else { continue };
+        instances.push(Instance {
+            name: named.name.clone(),
+            id: scope.id(Kind::Instance, &named.name),
+            eni_id: scope.id(Kind::NetworkInterface, &named.name),
+            place: place(named.span),
+            subnet: subnet.name.clone(),
+            ip,
+            public,
+            security_groups,
+            commands: texts(&named.value.run),
+            source_dest_check: match named.value.source_dest_check.map(|check| check.value) {
+                Some(false) => SourceDestCheck::Disabled,
+                _ => SourceDestCheck::Enabled,
+            },
+            attach: named.value.attach.as_ref().map(|path| path.value.0.clone()),
+            tracking,
+        });
+    }
+    instances
+}
+
+/// Warns about gateways and public addresses that no packet can use.
+pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
+    let Some(gateway) = &vpc.internet_gateway else { return };
+    let leads_out = |name: &str| vpc.subnet(name).is_none_or(|subnet| vpc.is_public(subnet));
+    let written = &scope.vpc.value;
+    for named in written.nat_gateways.iter() {
+        let Some(nat) = vpc.nat_gateways.iter().find(|nat| nat.name == named.name) else { continue };
+        if nat.addresses.iter().any(|address| address.public.is_some()) && !leads_out(&nat.subnet) {
+            let message = format!(
+                "NAT gateway `{}` stands in subnet `{}`, which has no route to the internet gateway: \
+                 everything sent through it to the internet will be discarded there",
+                nat.name, nat.subnet
+            );
+            let help = format!(
+                "move it to a public subnet, or add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{}`.",
+                gateway.name, nat.subnet
+            );
+            scope.errors.warning(named.value.subnet.span, message).help(help);
+        }
+    }
+    for named in written.instances.iter() {
+        let Some(eip) = named.value.eip else { continue };
+        if !leads_out(&named.value.subnet.value.0) {
+            let subnet = &named.value.subnet.value.0;
+            let message = format!(
+                "instance `{}` has Elastic IP {}, but subnet `{subnet}` has no route to the internet gateway: \
+                 packets from the internet arrive, and no reply gets back",
+                named.name, eip.value
+            );
+            let help =
+                format!("add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{subnet}`.", gateway.name);
+            scope.errors.warning(eip.span, message).help(help);
+        }
+    }
+}
+
+fn subnet<'s>(scope: &mut Scope<'_>, subnets: &'s [Subnet], word: &Spanned<Name>) -> Option<&'s Subnet> {
+    let names: Vec<&str> = subnets.iter().map(|subnet| subnet.name.as_str()).collect();
+    scope.refer("subnet", "subnets", word, &names);
+    subnets.iter().find(|subnet| subnet.name == word.value.0)
+}
+
+fn fixed_address(
+    scope: &mut Scope<'_>,
+    subnets: &[Subnet],
+    taken: &mut Taken,
+    subnet: &Spanned<Name>,
+    ip: &Spanned<IpAddr>,
+    what: &str,
+) {
+    // An undefined subnet is complained about elsewhere.
+    let Some(subnet) = subnets.iter().find(|candidate| candidate.name == subnet.value.0) else { return };
+    let (first, last) = usable(subnet.cidr);
+    if !subnet.cidr.contains(&ip.value) {
+        let message = format!(
+            "{what} has {}, which is outside its subnet `{}` ({})",
+            ip.value, subnet.name, subnet.cidr
+        );
+        scope.errors.error(ip.span, message).help(format!("use an address from {first} to {last}."));
+    } else if let Some(why) = reserved(subnet.cidr, ip.value) {
+        let message =
+            format!("{} is reserved in subnet `{}` ({}): {why}", ip.value, subnet.name, subnet.cidr);
+        scope.errors.error(ip.span, message).help(format!("use an address from {first} to {last}."));
+    } else if let Err(owner) = taken.claim(ip.value, what, ip.span) {
+        let error = scope.errors.error(ip.span, format!("{} is taken by {}", ip.value, owner.what));
+        error.help(format!("give {what} another address, or leave `ip` out to get one automatically."));
+        if let Some(span) = owner.span {
+            error.related(span, "it is used here");
+        }
+    }
+}
+
+fn private_address(
+    scope: &mut Scope<'_>,
+    named: &Named<InstanceSection>,
+    subnet: &Subnet,
+    taken: &mut Taken,
+) -> Option<IpAddr> {
+    if let Some(ip) = named.value.ip {
+        return Some(ip.value);
+    }
+    let what = format!("instance `{}`", named.name);
+    let free = taken.automatic(usable(subnet.cidr), &named.name, &what);
+    if free.is_none() {
+        full(scope, named.value.subnet.span, subnet, &what);
+    }
+    free
+}
+
+fn full(scope: &mut Scope<'_>, span: Span, subnet: &Subnet, what: &str) {
+    let message = format!("subnet `{}` ({}) has no address left for {what}", subnet.name, subnet.cidr);
+    scope.errors.error(span, message).help("use another subnet, or a larger one.");
+}
+
+/// The Elastic IPs of a NAT gateway, checked against its kind (NATGW-1, NATGW-2).
+fn elastic_ips(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<NatGatewaySection>) -> Vec<IpAddr> {
+    let section = &named.value;
+    let what = format!("NAT gateway `{}`", named.name);
+    let private = section.connectivity.filter(|kind| kind.value == Connectivity::Private);
+    match (private, section.eip.first()) {
+        (Some(_), Some(eip)) => {
+            let message = format!("{what} is private, so it cannot have an Elastic IP");
+            scope.errors.error(eip.span, message).help("leave `eip` or `connectivity: private` out.");
+            return Vec::new();
+        }
+        (None, None) => {
+            let help =
+                "write `eip: 203.0.113.20`, for example; one without is written `connectivity: private`.";
+            scope.errors.error(named.span, format!("{what} needs an `eip`")).help(help);
+        }
+        (None, Some(eip)) if scope.vpc.value.internet_gateway.is_none() => {
+            let message = format!("{what} is public, but VPC `{}` has no internet gateway", scope.vpc.name);
+            scope.errors.error(eip.span, message).help("add `internet_gateway: igw` to the VPC.");
+        }
+        _ => {}
+    }
+    if let Some(extra) = section.eip.get(MOST_NAT_ADDRESSES).or(section.ip.get(MOST_NAT_ADDRESSES)) {
+        let message = format!("{what} has more than {MOST_NAT_ADDRESSES} addresses");
+        scope.errors.error(extra.span, message).help("spread the load over two NAT gateways.");
+    }
+    section.eip.iter().filter(|eip| lab.take_public(eip, &what, scope.errors)).map(|eip| eip.value).collect()
+}
+
+/// Pairs private and public addresses; private ones that are not written are automatic.
+fn nat_addresses(
+    scope: &mut Scope<'_>,
+    named: &Named<NatGatewaySection>,
+    subnet: &Subnet,
+    publics: &[IpAddr],
+    taken: &mut Taken,
+) -> Vec<NatAddress> {
+    let what = format!("NAT gateway `{}`", named.name);
+    let private = named.value.connectivity.is_some_and(|kind| kind.value == Connectivity::Private);
+    if let Some(extra) =
+        named.value.ip.get(named.value.eip.len()).filter(|_| !private && !named.value.eip.is_empty())
+    {
+        let message = format!("{what} has more private addresses than Elastic IPs");
+        scope.errors.error(extra.span, message).help("give each private address an Elastic IP.");
+    }
+    let count = publics.len().max(named.value.ip.len()).clamp(1, MOST_NAT_ADDRESSES);
+    let mut addresses = Vec::new();
+    for index in 0..count {
+        let key = if index == 0 { named.name.clone() } else { format!("{} {index}", named.name) };
+        let written = named.value.ip.get(index).map(|ip| ip.value);
+        let Some(private) = written.or_else(|| taken.automatic(usable(subnet.cidr), &key, &what)) else {
+            full(scope, named.value.subnet.span, subnet, &what);
+            break;
+        };
+        addresses.push(NatAddress { private, public: publics.get(index).copied() });
+    }
+    addresses
+}
+
+fn instance_groups(scope: &mut Scope<'_>, section: &InstanceSection) -> Vec<String> {
+    let known = group_names(scope);
+    if let Some(extra) = section.security_groups.get(MOST_SECURITY_GROUPS) {
+        let message = format!("an instance carries at most {MOST_SECURITY_GROUPS} security groups");
+        scope.errors.error(extra.span, message).help("merge some of them.");
+    }
+    let mut groups: Vec<String> = Vec::new();
+    for word in section.security_groups.iter() {
+        if groups.contains(&word.value.0) {
+            let message = format!("security group `{}` is named twice", word.value.0);
+            scope.errors.error(word.span, message).help("name it once.");
+        } else if scope.refer("security group", "security_groups", word, &known) {
+            groups.push(word.value.0.clone());
+        }
+    }
+    if groups.is_empty() { vec![DEFAULT.to_owned()] } else { groups }
+}
+
+fn public_address(
+    scope: &mut Scope<'_>,
+    lab: &mut Lab,
+    named: &Named<InstanceSection>,
+    subnet: Option<&Subnet>,
+) -> Option<PublicAddress> {
+    let section = &named.value;
+    let what = format!("instance `{}`", named.name);
+    let asked = section.public_ip.filter(|public| public.value);
+    let has_gateway = scope.vpc.value.internet_gateway.is_some();
+    if let Some(eip) = &section.eip {
+        if !has_gateway {
+            no_internet_gateway(scope, eip.span, &what);
+        }
+        if let Some(asked) = asked {
+            let message = format!("{what} has an `eip` and asks for an automatic public address");
+            scope
+                .errors
+                .error(asked.span, message)
+                .help("an Elastic IP takes the automatic one's place: keep one.");
+        }
+        lab.take_public(eip, &what, scope.errors);
+        return Some(PublicAddress { ip: eip.value, kind: PublicAddressKind::Elastic });
+    }
+    if let Some(asked) = asked.filter(|_| !has_gateway) {
+        no_internet_gateway(scope, asked.span, &what);
+    }
+    let wanted =
+        section.public_ip.map_or(subnet.is_some_and(|subnet| subnet.public_ip), |public| public.value);
+    if wanted && has_gateway {
+        lab.automatic.push((named.name.clone(), asked.map_or(named.span, |asked| asked.span)));
+    }
+    None
+}
+
+fn attach(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<InstanceSection>, subnet: Option<&Subnet>) {
+    let Some(path) = &named.value.attach else { return };
+    if subnet.is_some_and(|subnet| subnet.namespaces == Namespaces::Shared) {
+        let message =
+            format!("instance `{}` is in a shared subnet, so it has no namespace to attach", named.name);
+        let help = "put it into a subnet without `namespace: shared`.";
+        scope.errors.error(path.span, message).help(help);
+    }
+    if let Some((first, other)) = lab.attached.get(&path.value.0) {
+        let message = format!("instance `{other}` attaches to this namespace already");
+        let first = *first;
+        scope
+            .errors
+            .error(path.span, message)
+            .related(first, "it does here")
+            .help("one instance per namespace.");
+    } else {
+        lab.attached.insert(path.value.0.clone(), (path.span, named.name.clone()));
+    }
+}
+
+/// Tracking timeouts with AWS's defaults; other values than AWS takes are a warning (SG-37).
+fn timeouts(scope: &mut Scope<'_>, section: &TrackingSection) -> TrackingTimeouts {
+    const S: u64 = 1_000;
+    let default = TrackingTimeouts::default();
+    let mut read = |written: Option<Spanned<Millis>>, key: &str, default: u64, (low, high): (u64, u64)| {
+        let Some(timeout) = written else { return default };
+        check_timeout(scope, timeout, key, (Millis(low), Millis(high)));
+        timeout.value.0
+    };
+    TrackingTimeouts {
+        tcp_established_ms: read(
+            section.tcp_established,
+            "tcp_established",
+            default.tcp_established_ms,
+            (60 * S, 432_000 * S),
+        ),
+        udp_ms: read(section.udp, "udp", default.udp_ms, (30 * S, 60 * S)),
+        udp_stream_ms: read(section.udp_stream, "udp_stream", default.udp_stream_ms, (60 * S, 180 * S)),
+    }
+}
+
+fn check_timeout(scope: &mut Scope<'_>, timeout: Spanned<Millis>, key: &str, (low, high): (Millis, Millis)) {
+    let value = timeout.value;
+    if value.0 == 0 {
+        scope
+            .errors
+            .error(timeout.span, format!("`{key}` is zero"))
+            .help("nothing would ever be remembered.");
+    } else if low == high && value != low {
+        let message = format!("`{key}` is {value}; AWS always uses {low}");
+        scope.errors.warning(timeout.span, message).help("it is used as written.");
+    } else if !(low.0..=high.0).contains(&value.0) {
+        let message = format!("`{key}` is {value}; AWS takes {low} to {high}");
+        scope.errors.warning(timeout.span, message).help("it is used as written.");
+    }
+}

@@ -1,0 +1,236 @@
+//! A queue of a TUN device, over a descriptor that control opened and handed over.
+//!
+//! With virtio headers a super-packet of up to 64 KiB passes in one read and one
+//! write. Without them (`offload: off`) packets are bare, so a super-packet that goes to
+//! such a link is split and its checksums are completed here, see [`segment`](super::segment).
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use localvpc_api::message;
+use rustix::fs::OFlags;
+use rustix::io::Errno;
+use rustix::ioctl::{self, Getter};
+
+use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, segment, virtio};
+
+/// One queue.
+#[derive(Debug)]
+pub struct TunQueue {
+    descriptor: OwnedFd,
+    framing: message::Offload,
+}
+
+/// Why a descriptor is no queue that the dataplane can use.
+#[derive(Debug, thiserror::Error)]
+pub enum NotAQueue {
+    /// It is no TUN descriptor, or is not attached to a device.
+    #[error("it is no attached queue of a TUN device ({0})")]
+    NoTun(Errno),
+    /// It belongs to a TAP device.
+    #[error("{device} is a TAP device, a TUN device was expected")]
+    Tap {
+        /// The device.
+        device: String,
+    },
+    /// Packets come with the four-byte protocol information.
+    #[error("{device} was opened without IFF_NO_PI")]
+    PacketInformation {
+        /// The device.
+        device: String,
+    },
+    /// Virtio headers are there and should not be, or the other way round.
+    #[error("{device} has virtio headers {found}, the request says {announced}")]
+    Framing {
+        /// The device.
+        device: String,
+        /// What it does.
+        found: &'static str,
+        /// What the request says.
+        announced: &'static str,
+    },
+    /// Virtio headers of another size, such as those for merged buffers.
+    #[error("{device} has virtio headers of {found} bytes, {} were expected", virtio::LENGTH)]
+    HeaderSize {
+        /// The device.
+        device: String,
+        /// Their size.
+        found: i32,
+    },
+    /// Several queues of one link, and the device has but one, or they belong to several devices.
+    #[error("{device} is no queue of the multi-queue device {first} that the link began with")]
+    Stranger {
+        /// The device.
+        device: String,
+        /// Device of the link's first queue.
+        first: String,
+    },
+    /// It cannot be made non-blocking.
+    #[error("it cannot be made non-blocking ({0})")]
+    Blocking(Errno),
+}
+
+impl TunQueue {
+    /// Takes the queues of one device, in queue order.
+    ///
+    /// # Errors
+    ///
+    /// The position of the first descriptor that is unusable, and why. All are closed.
+    pub fn adopt(
+        descriptors: Vec<OwnedFd>,
+        framing: message::Offload,
+    ) -> Result<Vec<Self>, (usize, NotAQueue)> {
+        let several = descriptors.len() > 1;
+        let mut first: Option<String> = None;
+        let mut queues = Vec::with_capacity(descriptors.len());
+        for (index, descriptor) in descriptors.into_iter().enumerate() {
+            let device = inspect(&descriptor, framing).map_err(|why| (index, why))?;
+            let expected = first.get_or_insert_with(|| device.name.clone());
+            if several && (device.flags & libc::IFF_MULTI_QUEUE == 0 || *expected != device.name) {
+                return Err((index, NotAQueue::Stranger { device: device.name, first: expected.clone() }));
+            }
+            unblock(&descriptor).map_err(|errno| (index, NotAQueue::Blocking(errno)))?;
+            queues.push(Self { descriptor, framing });
+        }
+        Ok(queues)
+    }
+}
+
+impl Device for TunQueue {
+    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
+        let header = self.header_length();
+        let length = match rustix::io::read(&self.descriptor, frame.space(header)) {
+            Ok(length) => length,
+            Err(Errno::AGAIN | Errno::INTR) => return Ok(Arrival::Nothing),
+            Err(errno) => return Err(errno.into()),
+        };
+        // The kernel never hands out less than the header.
+        frame.length = length.saturating_sub(header);
+        frame.offload = NO_OFFLOAD;
+        if header == 0 {
+            return Ok(Arrival::Packet);
+        }
+        let mut bytes = [0; virtio::LENGTH];
+        bytes.copy_from_slice(&frame.space(header)[..virtio::LENGTH]);
+        match virtio::parse(bytes) {
+            Ok(offload) => {
+                frame.offload = offload;
+                Ok(Arrival::Packet)
+            }
+            Err(_) => Ok(Arrival::Hostile),
+        }
+    }
+
+    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
+        let offload = frame.offload;
+        match self.framing {
+            message::Offload::VirtioHeader => {
+                let headers = if offload == NO_OFFLOAD {
+                    0
+                } else {
+                    // Never more than the packet: the kernel refuses that.
+                    segment::Headers::of(frame.packet()).map_or(0, |headers| headers.payload as u16)
+                };
+                let bytes = frame.length as u32;
+                let whole = frame.with_header(virtio::LENGTH);
+                whole[..virtio::LENGTH].copy_from_slice(&virtio::encode(offload, headers));
+                self.write_one(whole)?;
+                Ok(Written { calls: 1, bytes })
+            }
+            message::Offload::Off => {
+                let mut written = Written::default();
+                segment::segment(frame.packet_mut(), offload, |packet| {
+                    self.write_one(packet)?;
+                    written.calls += 1;
+                    written.bytes += packet.len() as u32;
+                    Ok(())
+                })?;
+                Ok(written)
+            }
+        }
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        self.descriptor.as_fd()
+    }
+}
+
+impl TunQueue {
+    fn header_length(&self) -> usize {
+        match self.framing {
+            message::Offload::VirtioHeader => virtio::LENGTH,
+            message::Offload::Off => 0,
+        }
+    }
+
+    fn write_one(&self, bytes: &[u8]) -> io::Result<()> {
+        loop {
+            match rustix::io::write(&self.descriptor, bytes) {
+                Ok(_) => return Ok(()),
+                Err(Errno::INTR) => continue,
+                Err(errno) => return Err(errno.into()),
+            }
+        }
+    }
+}
+
+/// The requests to a descriptor's driver that adopting it makes, for the system call filter.
+pub const IOCTLS: [u32; 2] = [TUNGETIFF, TUNGETVNETHDRSZ];
+
+/// `_IOR('T', 210, unsigned int)`: name and flags of the device.
+const TUNGETIFF: u32 = 0x8004_54d2;
+/// `_IOR('T', 215, int)`: size of the virtio header.
+const TUNGETVNETHDRSZ: u32 = 0x8004_54d7;
+
+struct Inspected {
+    name: String,
+    flags: i32,
+}
+
+fn inspect(descriptor: &OwnedFd, framing: message::Offload) -> Result<Inspected, NotAQueue> {
+    // SAFETY: TUNGETIFF fills a whole `struct ifreq`, whatever the size in its number says.
+    let request = unsafe { ioctl::ioctl(descriptor, Getter::<{ TUNGETIFF }, libc::ifreq>::new()) }
+        .map_err(NotAQueue::NoTun)?;
+    // SAFETY: the kernel terminates the name, which has 16 bytes.
+    let device = unsafe { CStr::from_ptr(request.ifr_name.as_ptr()) }.to_string_lossy().into_owned();
+    // SAFETY: TUNGETIFF puts the flags into this member of the union.
+    let flags = i32::from(unsafe { request.ifr_ifru.ifru_flags } as u16);
+    if flags & libc::IFF_TUN == 0 {
+        return Err(NotAQueue::Tap { device });
+    }
+    if flags & libc::IFF_NO_PI == 0 {
+        return Err(NotAQueue::PacketInformation { device });
+    }
+    let said = |has| if has { "on" } else { "off" };
+    let (found, announced) = (flags & libc::IFF_VNET_HDR != 0, framing == message::Offload::VirtioHeader);
+    if found != announced {
+        return Err(NotAQueue::Framing { device, found: said(found), announced: said(announced) });
+    }
+    if found {
+        // SAFETY: TUNGETVNETHDRSZ stores an int.
+        let size = unsafe { ioctl::ioctl(descriptor, Getter::<{ TUNGETVNETHDRSZ }, i32>::new()) }
+            .map_err(NotAQueue::NoTun)?;
+        if size != virtio::LENGTH as i32 {
+            return Err(NotAQueue::HeaderSize { device, found: size });
+        }
+    }
+    Ok(Inspected { name: device, flags })
+}
+
+fn unblock(descriptor: &OwnedFd) -> Result<(), Errno> {
+    let flags = rustix::fs::fcntl_getfl(descriptor)?;
+    rustix::fs::fcntl_setfl(descriptor, flags | OFlags::NONBLOCK)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_no_queue_is_refused_by_position() {
+        let (reader, _writer) = std::io::pipe().unwrap();
+        let refusal = TunQueue::adopt(vec![reader.into()], message::Offload::VirtioHeader).unwrap_err();
+        assert!(matches!(refusal, (0, NotAQueue::NoTun(Errno::NOTTY))), "{refusal:?}");
+    }
+}
