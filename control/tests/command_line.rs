@@ -9,6 +9,8 @@ use std::process::{Child, Command, Output, Stdio};
 use localvpc::serve::Answer;
 
 const VERBS: &[&str] = &[
+    "validate",
+    "schema",
     "down",
     "status",
     "ls",
@@ -195,4 +197,63 @@ fn ask(address: SocketAddr, headers: &str) -> (SocketAddr, String) {
     let mut text = String::new();
     stream.read_to_string(&mut text).unwrap();
     (me, text.split_once("\r\n\r\n").unwrap().1.to_owned())
+}
+
+const VALID: &str = "\
+lab: small
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    subnets:
+      a: { cidr: 10.0.1.0/24 }
+      b: { cidr: 10.0.2.0/24 }
+    instances:
+      web: { subnet: a }
+";
+
+#[test]
+fn validate_names_line_and_column_and_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("small.yaml"), VALID).unwrap();
+    let output = localvpc(dir.path(), &["validate"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    assert!(out(&output).starts_with("small.yaml is valid: lab small with 1 VPC, 2 subnets, 1 instance"));
+
+    fs::write(dir.path().join("broken.yaml"), VALID.replace("10.0.2.0/24", "10.0.1.128/25")).unwrap();
+    let output = localvpc(dir.path(), &["validate", "broken.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(out(&output), "");
+    let text = err(&output);
+    assert!(
+        text.starts_with("error: ") && text.contains("overlaps") && text.contains("broken.yaml:7:"),
+        "{text}"
+    );
+    let output = localvpc(dir.path(), &["validate", "broken.yaml", "-o", "json"]);
+    let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((output.status.code(), &json["valid"]), (Some(1), &false.into()));
+    assert_eq!(json["positions"][0]["line"], 7);
+}
+
+#[test]
+fn a_file_that_is_not_there_is_named() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = localvpc(dir.path(), &["validate", "nothing.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(err(&output), "error: cannot read nothing.yaml: No such file or directory (os error 2)\n");
+    let output = localvpc(dir.path(), &["validate"]);
+    assert!(
+        err(&output).contains("neither a *.vpc.yaml nor a *.yaml with a line `lab:`"),
+        "{}",
+        err(&output)
+    );
+}
+
+#[test]
+fn the_schema_is_json_with_the_sections_of_the_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = localvpc(dir.path(), &["schema"]);
+    let schema: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    for section in ["lab", "vpcs", "internet", "expect"] {
+        assert!(schema["properties"][section].is_object(), "{section}");
+    }
 }

@@ -3,7 +3,8 @@
 use std::process::ExitCode;
 
 use super::client::Client;
-use super::{Failure, Format, Global, output};
+use super::{Failure, Format, Global, is_root, lab, output};
+use crate::host::{self, RunDir, teardown::Teardown};
 
 /// Take a lab down: its processes, devices and namespaces
 ///
@@ -16,11 +17,51 @@ Examples:
 pub struct Args {}
 
 pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let client = Client::of(global)?;
-    client.order("/v1/down")?;
-    match global.output {
-        Format::Table => output::print(&format!("lab {} is down\n", client.lab()))?,
-        Format::Json => output::print_json(&serde_json::json!({ "lab": client.lab(), "down": true }))?,
+    match lab::pick(global) {
+        Ok(run_dir) => {
+            let client = Client::new(run_dir)?;
+            client.order("/v1/down")?;
+            report(global, client.lab(), &Teardown::default())
+        }
+        Err(Failure::OnlyLeftovers { labs }) if labs.len() == 1 => clean_up(global, &RunDir::of(&labs[0])?),
+        // Even its directory is gone, but not necessarily everything else.
+        Err(Failure::NotRunning { lab, running }) if is_root() => {
+            let run_dir = RunDir::of(&lab)?;
+            match host::teardown::teardown(&run_dir)? {
+                nothing if nothing == Teardown::default() => Err(Failure::NotRunning { lab, running }),
+                done => report(global, &lab, &done),
+            }
+        }
+        Err(failure) => Err(failure),
     }
-    Ok(ExitCode::SUCCESS)
+}
+
+/// Removes what a lab without a daemon has left.
+fn clean_up(global: &Global, run_dir: &RunDir) -> Result<ExitCode, Failure> {
+    if !is_root() {
+        return Err(Failure::NeedsRoot { verb: "down" });
+    }
+    let done = host::teardown::teardown(run_dir)?;
+    report(global, run_dir.lab(), &done)
+}
+
+fn report(global: &Global, lab: &str, done: &Teardown) -> Result<ExitCode, Failure> {
+    let is_down = done.problems.is_empty();
+    match global.output {
+        Format::Json => output::print_json(&serde_json::json!({
+            "lab": lab,
+            "down": is_down,
+            "namespaces": done.namespaces,
+            "problems": done.problems,
+        }))?,
+        Format::Table => {
+            for problem in &done.problems {
+                output::say(&format!("error: {problem}"));
+            }
+            if is_down {
+                output::print(&format!("lab {lab} is down\n"))?;
+            }
+        }
+    }
+    Ok(if is_down { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

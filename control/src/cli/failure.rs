@@ -29,6 +29,22 @@ pub enum Failure {
         /// Labs that do run.
         running: Vec<String>,
     },
+    /// `up --foreground` of a lab that runs in the background.
+    #[error("lab {lab} is running already: `localvpc up FILE` applies a change, `localvpc down` ends it")]
+    AlreadyRunning {
+        /// Its name.
+        lab: String,
+    },
+    /// `--lab` and the file disagree.
+    #[error("--lab (or LOCALVPC_LAB) says {named}, but {} describes lab {written}", .path.display())]
+    OtherLab {
+        /// The lab that was named.
+        named: String,
+        /// The file.
+        path: PathBuf,
+        /// The lab in the file.
+        written: String,
+    },
     /// Several labs run, and none was named.
     #[error("several labs are running ({}): say which with `--lab NAME`", .running.join(", "))]
     SeveralLabs {
@@ -137,7 +153,8 @@ impl Failure {
         let kind = match self {
             Self::Daemon(view) | Self::Config(view) => return view.clone(),
             Self::NoLab | Self::OnlyLeftovers { .. } | Self::NotRunning { .. } => "not_running",
-            Self::SeveralLabs { .. } | Self::WhichFile(_) => "ambiguous",
+            Self::SeveralLabs { .. } | Self::WhichFile(_) | Self::OtherLab { .. } => "ambiguous",
+            Self::AlreadyRunning { .. } => "running",
             Self::NeedsRoot { .. } | Self::NoAccess { .. } => "privileges",
             Self::NotFound { .. } => "not_found",
             Self::WrongSource(_) => "wrong_source",

@@ -23,9 +23,11 @@ mod logs;
 mod ls;
 mod nat;
 mod output;
+mod schema;
 mod serve;
 mod shell;
 mod status;
+mod validate;
 mod version;
 
 pub use failure::Failure;
@@ -96,6 +98,8 @@ enum Verb {
     Nat(nat::Args),
     Counters(counters::Args),
     Logs(logs::Args),
+    Validate(validate::Args),
+    Schema(schema::Args),
     Doctor(doctor::Args),
     Serve(serve::Args),
     Completion(completion::Args),
@@ -116,6 +120,8 @@ impl Verb {
             Self::Nat(args) => nat::run(args, global),
             Self::Counters(args) => counters::run(args, global),
             Self::Logs(args) => logs::run(args, global),
+            Self::Validate(args) => validate::run(args, global),
+            Self::Schema(args) => schema::run(args),
             Self::Doctor(args) => doctor::run(args, global),
             Self::Serve(args) => serve::run(args),
             Self::Completion(args) => completion::run(args),
