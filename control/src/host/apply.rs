@@ -134,12 +134,12 @@ impl Host {
         ended
     }
 
-    /// Takes everything down, the run directory included.
+    /// Takes everything down, the run directory included. Nothing else may be done with it afterwards.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when the run directory cannot be removed.
-    pub fn down(self) -> Result<Teardown, Error> {
+    pub fn down(&self) -> Result<Teardown, Error> {
         // First, or it would be replaced. Processes in the namespaces notice that only as silence.
         self.dataplane.stop();
         let done = sweep(&self.run_dir, Some(&self.journal.state()));
