@@ -134,12 +134,12 @@ impl Host {
         ended
     }
 
-    /// Takes everything down, the run directory included.
+    /// Takes everything down, the run directory included. Nothing else may be done with it afterwards.
     ///
     /// # Errors
     ///
     /// [`Error::Io`] when the run directory cannot be removed.
-    pub fn down(self) -> Result<Teardown, Error> {
+    pub fn down(&self) -> Result<Teardown, Error> {
         // First, or it would be replaced. Processes in the namespaces notice that only as silence.
         self.dataplane.stop();
         let done = sweep(&self.run_dir, Some(&self.journal.state()));
@@ -149,27 +149,27 @@ impl Host {
         Ok(done)
     }
 
-    fn before_tables(
+    fn before_tables<'a>(
         &self,
-        difference: &Difference<'_>,
-        undo: &mut Vec<Undo>,
+        difference: &Difference<'a>,
+        undo: &mut Vec<Undo<'a>>,
         step: &mut impl FnMut(String),
     ) -> Result<(), Error> {
         for (old, new) in &difference.replace {
             step(format!("namespace {}", new.name));
-            undo.push(Undo::Recreate((*old).clone()));
+            undo.push(Undo::Recreate(old));
             self.remove(&old.name)?;
-            undo.push(Undo::Remove(new.name.clone()));
+            undo.push(Undo::Remove(&new.name));
             self.create(new)?;
         }
         for new in &difference.create {
             step(format!("namespace {}", new.name));
-            undo.push(Undo::Remove(new.name.clone()));
+            undo.push(Undo::Remove(&new.name));
             self.create(new)?;
         }
         for (old, new) in &difference.change {
             step(format!("namespace {}", new.name));
-            undo.push(Undo::Change { from: (*new).clone(), to: (*old).clone() });
+            undo.push(Undo::Change { from: new, to: old });
             self.change(old, new)?;
         }
         Ok(())
@@ -205,7 +205,7 @@ impl Host {
         problems
     }
 
-    fn undo(&self, action: &Undo) -> Result<(), Error> {
+    fn undo(&self, action: &Undo<'_>) -> Result<(), Error> {
         match action {
             Undo::Remove(name) => self.remove(name),
             Undo::Recreate(plan) => self.create(plan).and_then(|()| self.start_processes(plan)),
@@ -315,10 +315,10 @@ impl Host {
 
 /// How a step that was done is undone.
 #[derive(Debug)]
-enum Undo {
-    Remove(String),
-    Recreate(NamespacePlan),
-    Change { from: NamespacePlan, to: NamespacePlan },
+enum Undo<'a> {
+    Remove(&'a str),
+    Recreate(&'a NamespacePlan),
+    Change { from: &'a NamespacePlan, to: &'a NamespacePlan },
 }
 
 /// What has to be done to get from what is there to a plan.

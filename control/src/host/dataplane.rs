@@ -154,7 +154,7 @@ impl Dataplane {
     ///
     /// When it speaks our protocol and nevertheless fails.
     pub fn adopt(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Option<Self>, Error> {
-        let found = journal.look(|state| state.dataplane).filter(|process| process.exists());
+        let found = journal.look(|state| state.dataplane).filter(|process| process.is_alive());
         let found = found.or_else(|| find(run_dir).into_iter().next());
         let greeted = found.and_then(|process| greet(run_dir, process).ok());
         let Some((mut running, links)) = greeted else {
@@ -301,7 +301,7 @@ impl Drop for Dataplane {
 pub(super) fn stop_marked(run_dir: &RunDir, known: Option<ProcessId>) -> usize {
     proc::end_all(Duration::from_secs(2), || {
         // Its command line is checked too: an id of an old journal may be somebody else's.
-        let known = known.filter(|process| process.exists() && is_dataplane(*process));
+        let known = known.filter(|process| process.is_alive() && is_dataplane(*process));
         proc::and_known(find(run_dir), known)
     })
 }

@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
-use super::{Error, IoContext, RunDir};
+use super::names::ETC_NETNS;
+use super::{Error, IoContext, RunDir, netns};
 
 /// A namespace and its name files.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -30,10 +31,7 @@ impl NamespaceRef {
             let path = PathBuf::from(namespace);
             Self { names: run_dir.names(&path), path }
         } else {
-            Self {
-                path: Path::new("/run/netns").join(namespace),
-                names: Path::new("/etc/netns").join(namespace),
-            }
+            Self { path: netns::path(namespace), names: Path::new(ETC_NETNS).join(namespace) }
         }
     }
 }

@@ -6,11 +6,12 @@
 use std::fs::{self, File};
 use std::io::Write;
 use std::os::unix::fs::OpenOptionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use serde::{Deserialize, Serialize};
 
+use super::names::ETC_NETNS;
 use super::netns::Identity;
 use super::plan::{NamespacePlan, ProcessPlan};
 use super::proc::ProcessId;
@@ -34,6 +35,8 @@ pub struct State {
     pub lab: String,
     /// Distinguishes this life of the lab from earlier ones, in process marks.
     pub nonce: String,
+    /// Whether `/etc/netns` was made for this lab, to be removed with it when nobody else has put anything there.
+    pub made_etc_netns: bool,
     /// Namespaces with their links, in the order in which they were made.
     pub namespaces: Vec<NamespaceRecord>,
     /// `run:` commands.
@@ -105,6 +108,7 @@ impl Journal {
             format: FORMAT,
             lab: run_dir.lab().to_owned(),
             nonce: format!("{:x}{:x}", std::process::id(), since_epoch.as_nanos()),
+            made_etc_netns: !Path::new(ETC_NETNS).exists(),
             namespaces: Vec::new(),
             processes: Vec::new(),
             dataplane: None,
@@ -170,7 +174,7 @@ impl State {
     }
 }
 
-fn write(path: &std::path::Path, state: &State) -> Result<(), Error> {
+fn write(path: &Path, state: &State) -> Result<(), Error> {
     let aside = path.with_extension("json.new");
     let json = serde_json::to_vec(state).map_err(std::io::Error::other).doing("write", path)?;
     let mut file: File = File::options()

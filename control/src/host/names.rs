@@ -9,6 +9,9 @@ use std::path::{Path, PathBuf};
 
 use super::{Error, IoContext};
 
+/// Where `ip netns exec` looks for them.
+pub const ETC_NETNS: &str = "/etc/netns";
+
 const FILES: [&str; 2] = ["hosts", "resolv.conf"];
 
 /// Writes both files.

@@ -20,7 +20,7 @@ use super::{Error, IoContext, netlink};
 pub const NETNS_DIR: &str = "/run/netns";
 
 /// `NSFS_MAGIC` of `linux/magic.h`.
-const NSFS_MAGIC: i64 = 0x6e73_6673;
+const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
 /// An open network namespace. It lives at least as long as this.
 #[derive(Debug)]
@@ -37,7 +37,7 @@ impl Namespace {
     pub fn open(path: &Path) -> Result<Self, Error> {
         let file = File::open(path).doing("open", path)?;
         let kind = rustix::fs::fstatfs(&file).doing("look at", path)?.f_type;
-        if i64::from(kind) != NSFS_MAGIC {
+        if kind != NSFS_MAGIC {
             return Err(io::Error::other("it is not a namespace")).doing("open", path);
         }
         Ok(Self { file: file.into() })
@@ -109,7 +109,7 @@ pub fn mark(lab: &str, name: &str) -> String {
 pub fn create(lab: &str, netns: &str, mark: &str) -> Result<Namespace, Error> {
     let target = path(netns);
     share_directory()?;
-    match OpenOptions::new().write(true).create_new(true).mode(0).open(&target) {
+    match OpenOptions::new().write(true).create_new(true).mode(0o000).open(&target) {
         Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
             return Err(Error::NamespaceTaken { netns: netns.to_owned(), lab: lab.to_owned() });
         }
@@ -159,7 +159,7 @@ pub fn delete(netns: &str, mark: &str) -> Result<Deletion, Error> {
     }
     match Namespace::open(&target) {
         Ok(namespace) => {
-            if !namespace.mark()?.is_some_and(|alias| alias == mark) {
+            if namespace.mark()?.as_deref() != Some(mark) {
                 return Ok(Deletion::Foreign);
             }
             rustix::mount::unmount(&target, UnmountFlags::DETACH).doing("unmount", &target)?;

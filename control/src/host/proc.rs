@@ -28,20 +28,21 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process that has this id now.
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, started: start_time(pid)? })
+        Some(Self { pid, started: status(pid)?.1 })
     }
 
-    /// Whether it still exists, as a zombie at least.
-    pub fn exists(self) -> bool {
-        start_time(self.pid) == Some(self.started)
+    /// Whether it still runs. A zombie does not.
+    pub fn is_alive(self) -> bool {
+        status(self.pid).is_some_and(|(state, started)| started == self.started && !"ZX".contains(state))
     }
 
     /// A handle that cannot come to mean another process; none when it is gone.
     pub fn open(self) -> Option<OwnedFd> {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
-        // Between the two calls it may have ended and the id have been given away.
-        self.exists().then_some(pidfd)
+        // Before the handle was there it may have ended and the id have been given away.
+        let is_it = status(self.pid).is_some_and(|(_, started)| started == self.started);
+        is_it.then_some(pidfd)
     }
 }
 
@@ -152,10 +153,13 @@ fn all() -> impl Iterator<Item = ProcessId> {
         .filter_map(|entry| ProcessId::of(entry.ok()?.file_name().to_str()?.parse().ok()?))
 }
 
-/// Field 22 of `/proc/<pid>/stat`, counted after the command name, which may contain anything.
-fn start_time(pid: u32) -> Option<u64> {
+/// State and start time: fields 3 and 22 of `/proc/<pid>/stat`, counted after the command name, which may
+/// contain anything.
+fn status(pid: u32) -> Option<(char, u64)> {
     let stat = fs::read_to_string(proc_file(pid, "stat")).ok()?;
-    stat.rsplit_once(')')?.1.split_whitespace().nth(19)?.parse().ok()
+    let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
+    let state = fields.next()?.chars().next()?;
+    Some((state, fields.nth(18)?.parse().ok()?))
 }
 
 fn proc_file(pid: u32, name: &str) -> std::path::PathBuf {
@@ -178,16 +182,16 @@ mod tests {
             .unwrap();
         let find = || with_variable("LOCALVPC_TEST_MARK", |value| value == mark);
         let id = ProcessId::of(child.id()).unwrap();
-        assert!(find().contains(&id) && id.exists());
+        assert!(find().contains(&id) && id.is_alive());
         assert!(end_all(Duration::from_millis(50), find) >= 1);
         let _ = child.wait();
-        assert!(!id.exists());
+        assert!(!id.is_alive());
     }
 
     #[test]
     fn a_later_process_with_the_same_id_is_another() {
         let own = ProcessId::of(std::process::id()).unwrap();
-        assert!(!ProcessId { started: own.started + 1, ..own }.exists());
+        assert!(!ProcessId { started: own.started + 1, ..own }.is_alive());
         assert!(ProcessId { started: own.started + 1, ..own }.open().is_none());
     }
 }

@@ -177,7 +177,7 @@ pub fn stop_marked(lab: &str, known: &[Option<ProcessId>]) -> usize {
 fn end(known: &[Option<ProcessId>], marked: impl Fn(&str) -> bool) -> usize {
     proc::end_all(PATIENCE, || {
         let found = proc::with_variable(OWNER_VARIABLE, &marked);
-        proc::and_known(found, known.iter().flatten().copied().filter(|process| process.exists()))
+        proc::and_known(found, known.iter().flatten().copied().filter(|process| process.is_alive()))
     })
 }
 

@@ -7,12 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use super::journal::{Journal, State};
+use super::names::ETC_NETNS;
 use super::netns::{self, Deletion};
 use super::plan::NamespaceOrigin;
 use super::{Error, RunDir, dataplane, names, process};
-
-/// Where `ip netns exec` looks for `hosts` and `resolv.conf`.
-const ETC_NETNS: &str = "/etc/netns";
 
 /// What a teardown did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -81,6 +79,10 @@ pub(super) fn sweep(run_dir: &RunDir, state: Option<&State>) -> Teardown {
         if let Err(error) = names::remove(&Path::new(ETC_NETNS).join(netns), lab) {
             done.problems.push(error.to_string());
         }
+    }
+    if state.is_some_and(|state| state.made_etc_netns) {
+        // Fails where another lab or somebody else has put something there: then it stays.
+        let _ = fs::remove_dir(ETC_NETNS);
     }
     done
 }
