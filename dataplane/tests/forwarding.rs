@@ -301,14 +301,20 @@ impl Device for Gate {
     }
 }
 
+/// Attaches a gate as the internet's link: a packet sent to it stops the worker between the two barriers.
+fn gate(fleet: &Fleet) -> (MemoryDevice, Arc<Barrier>, Arc<Barrier>) {
+    let device = MemoryDevice::new(1).unwrap();
+    let (reached, opened) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
+    let gate = Gate { device: device.clone(), reached: reached.clone(), opened: opened.clone() };
+    attach(fleet, lab::INTERNET, vec![Box::new(gate)]);
+    (device, reached, opened)
+}
+
 #[test]
 fn a_busy_link_does_not_starve_the_others() {
     let fleet = fleet(1);
     let (app, web, db) = (memory(&fleet, lab::APP.1), memory(&fleet, lab::WEB.1), memory(&fleet, lab::DB.1));
-    let gate = MemoryDevice::new(1).unwrap();
-    let (reached, opened) = (Arc::new(Barrier::new(2)), Arc::new(Barrier::new(2)));
-    let waits = Gate { device: gate.clone(), reached: reached.clone(), opened: opened.clone() };
-    attach(&fleet, lab::INTERNET, vec![Box::new(waits)]);
+    let (gate, reached, opened) = gate(&fleet);
     gate.send(b"", NO_OFFLOAD);
     reached.wait();
     for port in 0..1000 {
@@ -355,18 +361,27 @@ fn pushes_lose_no_packet_and_every_worker_has_switched_when_they_return() {
 }
 
 #[test]
-fn a_stall_while_packets_wait_is_in_the_longest_gap() {
+fn a_stall_while_packets_wait_is_in_the_longest_gap_and_idling_is_not() {
+    const STALL: Duration = Duration::from_millis(100);
     let fleet = fleet(1);
     let (app, db) = (memory(&fleet, lab::APP.1), memory(&fleet, lab::DB.1));
+    let (gate, reached, opened) = gate(&fleet);
+    let longest = || Duration::from_micros(fleet.worker_counters()[0].longest_gap_us);
     app.send(&syn(1), NO_OFFLOAD);
     received(&db);
-    let longest = || fleet.worker_counters()[0].longest_gap_us;
     let before = longest();
-    assert!(before < PATIENCE.as_micros() as u64, "{before} µs");
-    // Idle time is no stall.
-    thread::park_timeout(Duration::from_millis(200));
+    let idle = before + STALL;
+    thread::park_timeout(idle);
     app.send(&syn(2), NO_OFFLOAD);
     received(&db);
-    eventually("the batch is counted", || fleet.worker_counters()[0].batches >= 2);
-    assert!(longest() < before + 150_000, "200 ms without packets count as a gap of {} µs", longest());
+    assert!(longest() < idle, "{idle:?} without packets count as a gap of {:?}", longest());
+    gate.send(b"", NO_OFFLOAD);
+    reached.wait();
+    app.send(&syn(3), NO_OFFLOAD);
+    let began = Instant::now();
+    thread::park_timeout(idle);
+    let stall = began.elapsed();
+    opened.wait();
+    received(&db);
+    assert!(longest() >= stall, "a stall of {stall:?} counts as {:?}", longest());
 }
