@@ -139,7 +139,7 @@ impl Worker {
     pub(crate) fn run(mut self) {
         let shared = self.hands.shared.clone();
         let mut events = Vec::with_capacity(EVENTS);
-        // When the packets of the next batch may have begun to wait.
+        // When the packets of the next batch may have begun to wait: when the last batch began, as long as there is one after the other.
         let mut waiting_since = clock::now();
         while !shared.stop.load(Ordering::Acquire) {
             if self.poll(&mut events, Patience::None) == 0 {
@@ -149,17 +149,11 @@ impl Worker {
             if events.iter().any(|event| event.data.u64() == WAKE) {
                 self.switch();
             }
-            let mut handled = false;
             for event in events.drain(..).filter(|event| event.data.u64() != WAKE) {
                 let now = clock::now();
-                if !handled {
-                    self.hands.metrics().note_gap(now.micros_since(waiting_since));
-                    handled = true;
-                }
+                self.hands.metrics().note_gap(now.micros_since(waiting_since));
+                waiting_since = now;
                 self.batch(event.data.u64(), now);
-            }
-            if handled {
-                waiting_since = clock::now();
             }
         }
     }

@@ -7,12 +7,11 @@ use localvpc_api::trace::Direction;
 use localvpc_api::*;
 
 use crate::model::describe::resources;
-use crate::model::{Instance, Model, NatGateway, Place, Subnet, Vpc};
+use crate::model::{Instance, Model, NatGateway, Place, Subnet, Vpc, text};
 use crate::view;
 
 use super::host::{internet_namespace, is_shared, namespace_of};
 use super::registry::Naming;
-use super::text;
 
 /// What the numbers of a [`Lowered`](super::Lowered) mean, and the model behind them.
 #[derive(Clone, Debug)]

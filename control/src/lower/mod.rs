@@ -12,7 +12,6 @@ mod host;
 mod index;
 mod registry;
 mod tables;
-pub mod text;
 
 use localvpc_api::{Generation, Tables};
 

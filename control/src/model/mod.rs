@@ -12,6 +12,7 @@ pub mod id;
 mod instances;
 mod routes;
 mod rules;
+pub mod text;
 mod vpc;
 
 #[cfg(test)]

@@ -2,8 +2,8 @@
 
 use localvpc_api::tables::{Action, IcmpMatch, PortRange, Traffic};
 
+use super::{NetworkAclEntry, Peer, Route, SecurityGroupRule, Target, Vpc};
 use crate::config::values::icmp_type_name;
-use crate::model::{NetworkAclEntry, Peer, Route, SecurityGroupRule, Target, Vpc};
 
 /// `tcp 443`, `udp 1024-65535`, `icmp echo-request`, `all`.
 pub fn traffic(traffic: Traffic) -> String {
