@@ -11,7 +11,6 @@ use localvpc_api::{Generation, Tables, report};
 use tokio::sync::watch;
 
 use super::names;
-use crate::host::apply::namespace_name;
 use crate::host::journal::{Document, Journal, ProcessRecord};
 use crate::host::plan::NamespaceOrigin;
 use crate::host::{Error, Host, RunDir, dataplane};
@@ -118,7 +117,7 @@ impl Lab {
         for instance in &mut instances {
             for record in &state.namespaces {
                 // By its path: a name stands for a namespace that the lab has made.
-                let attached = namespace_name(&record.plan);
+                let attached = record.plan.origin.to_string();
                 let named = attached.strip_prefix("/run/netns/") == Some(&instance.namespace);
                 if named && matches!(record.plan.origin, NamespaceOrigin::Attach { .. }) {
                     instance.namespace = attached;

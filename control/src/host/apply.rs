@@ -13,9 +13,10 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::dataplane::Dataplane;
+use super::difference::{Difference, in_place, is_there};
 use super::enter::NamespaceRef;
-use super::journal::{Journal, NamespaceRecord, Stage, State};
-use super::netns::{self, Identity, Namespace};
+use super::journal::{Journal, NamespaceRecord, ProcessRecord, Stage, State};
+use super::netns::{self, Namespace};
 use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
 use super::process::Processes;
 use super::run_dir::{Lock, RunDir};
@@ -168,7 +169,8 @@ impl Host {
             self.create(new)?;
         }
         for (old, new) in &difference.change {
-            step(format!("namespace {}", new.name));
+            let Some(what) = in_place(old, new) else { continue };
+            step(format!("{what} of {}", new.name));
             undo.push(Undo::Change { from: new, to: old });
             self.change(old, new)?;
         }
@@ -179,24 +181,20 @@ impl Host {
         let mut problems = Vec::new();
         let mut note =
             |result: Result<(), Error>| problems.extend(result.err().map(|error| error.to_string()));
+        for (old, new) in difference.commands() {
+            step(format!("commands of {}", new.name));
+            if old.is_some() {
+                let is_gone = |record: &ProcessRecord| !new.processes.contains(&record.plan);
+                note(self.processes.stop(|record| record.namespace == new.name && is_gone(record)));
+            }
+            note(self.start_processes(new));
+        }
         for (_, new) in &difference.change {
-            let wanted = &new.processes;
-            note(
-                self.processes.stop(|record| record.namespace == new.name && !wanted.contains(&record.plan)),
-            );
             note(self.journal.update(|state| {
-                if let Some(record) = state.namespaces.iter_mut().find(|record| record.plan.name == new.name)
-                {
+                if let Some(record) = state.namespaces.iter_mut().find(|it| it.plan.name == new.name) {
                     record.plan = (*new).clone();
                 }
             }));
-        }
-        let all = difference.replace.iter().map(|(_, new)| new).chain(&difference.create);
-        for new in all.chain(difference.change.iter().map(|(_, new)| new)) {
-            if !new.processes.is_empty() {
-                step(format!("commands of {}", new.name));
-                note(self.start_processes(new));
-            }
         }
         for old in difference.remove.iter().rev() {
             step(format!("remove namespace {}", old.name));
@@ -248,7 +246,7 @@ impl Host {
     /// Changes what can be changed without recreating: addresses, routes, sizes, names.
     fn change(&self, old: &NamespacePlan, new: &NamespacePlan) -> Result<(), Error> {
         if old.link != new.link {
-            let namespace = Namespace::open(&path(new))?;
+            let namespace = Namespace::open(&new.origin.path())?;
             namespace
                 .run(|| netlink::configure(&self.alias(new), Some(&permitted(old)?), &permitted(new)?))?;
         }
@@ -294,7 +292,7 @@ impl Host {
             if record.stage == Stage::Partial || !is_there(&record) {
                 self.remove(&plan.name)?;
             } else if !held.contains(&plan.link.id) {
-                self.make_link(&Namespace::open(&path(plan))?, plan)?;
+                self.make_link(&Namespace::open(&plan.origin.path())?, plan)?;
             }
         }
         Ok(())
@@ -305,7 +303,7 @@ impl Host {
     }
 
     fn reference(&self, plan: &NamespacePlan) -> NamespaceRef {
-        NamespaceRef::of(&self.run_dir, &namespace_name(plan))
+        NamespaceRef::of(&self.run_dir, &plan.origin.to_string())
     }
 
     fn alias(&self, plan: &NamespacePlan) -> String {
@@ -319,72 +317,6 @@ enum Undo<'a> {
     Remove(&'a str),
     Recreate(&'a NamespacePlan),
     Change { from: &'a NamespacePlan, to: &'a NamespacePlan },
-}
-
-/// What has to be done to get from what is there to a plan.
-#[derive(Debug, Default)]
-struct Difference<'a> {
-    /// The same name, but another namespace or another device.
-    replace: Vec<(&'a NamespacePlan, &'a NamespacePlan)>,
-    create: Vec<&'a NamespacePlan>,
-    change: Vec<(&'a NamespacePlan, &'a NamespacePlan)>,
-    remove: Vec<&'a NamespacePlan>,
-}
-
-impl<'a> Difference<'a> {
-    fn between(now: &'a [NamespaceRecord], next: &'a HostPlan) -> Self {
-        let mut difference = Self::default();
-        for new in &next.namespaces {
-            match now.iter().find(|record| record.plan.name == new.name) {
-                None => difference.create.push(new),
-                Some(record) if record.stage != Stage::Ready || !is_there(record) => {
-                    difference.replace.push((&record.plan, new));
-                }
-                Some(record) if !same_device(&record.plan, new) => {
-                    difference.replace.push((&record.plan, new));
-                }
-                Some(record) if record.plan != *new => difference.change.push((&record.plan, new)),
-                Some(_) => {}
-            }
-        }
-        let is_gone =
-            |record: &&NamespaceRecord| !next.namespaces.iter().any(|new| new.name == record.plan.name);
-        difference.remove.extend(now.iter().filter(is_gone).map(|record| &record.plan));
-        difference
-    }
-
-    /// Steps that are told, the tables among them.
-    fn steps(&self) -> u32 {
-        let made: Vec<&&NamespacePlan> =
-            (self.replace.iter().chain(&self.change).map(|(_, new)| new)).chain(&self.create).collect();
-        let with_commands = made.iter().filter(|plan| !plan.processes.is_empty()).count();
-        (made.len() + with_commands + self.remove.len() + 1) as u32
-    }
-}
-
-fn same_device(old: &NamespacePlan, new: &NamespacePlan) -> bool {
-    let device = |link: &LinkPlan| (link.id, link.device.clone(), link.offload);
-    old.origin == new.origin && device(&old.link) == device(&new.link)
-}
-
-/// Whether the namespace is the one that we made or joined; somebody may have removed it, or made another.
-fn is_there(record: &NamespaceRecord) -> bool {
-    record.identity.is_some() && Identity::at(&path(&record.plan)) == record.identity
-}
-
-fn path(plan: &NamespacePlan) -> std::path::PathBuf {
-    match &plan.origin {
-        NamespaceOrigin::Create { netns } => netns::path(netns),
-        NamespaceOrigin::Attach { path } => path.clone(),
-    }
-}
-
-/// How the outside names a namespace: a name for `ip netns exec`, or a path.
-pub fn namespace_name(plan: &NamespacePlan) -> String {
-    match &plan.origin {
-        NamespaceOrigin::Create { netns } => netns.clone(),
-        NamespaceOrigin::Attach { path } => path.to_string_lossy().into_owned(),
-    }
 }
 
 /// The link as far as it may be configured: an attached namespace keeps a default route that it has. Runs inside

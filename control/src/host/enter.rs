@@ -4,6 +4,7 @@
 //! namespace made, `/sys` mounted afresh so that it shows the namespace's devices, and the
 //! namespace's `hosts` and `resolv.conf` are bound over those in `/etc`.
 
+use std::fmt;
 use std::fs::File;
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
@@ -12,6 +13,7 @@ use rustix::mount::{MountFlags, MountPropagationFlags};
 use rustix::thread::{LinkNameSpaceType, UnshareFlags};
 
 use super::names::ETC_NETNS;
+use super::plan::NamespaceOrigin;
 use super::{Error, IoContext, RunDir, netns};
 
 /// A namespace and its name files.
@@ -32,6 +34,26 @@ impl NamespaceRef {
             Self { names: run_dir.names(&path), path }
         } else {
             Self { path: netns::path(namespace), names: Path::new(ETC_NETNS).join(namespace) }
+        }
+    }
+}
+
+impl NamespaceOrigin {
+    /// Where the namespace is found.
+    pub fn path(&self) -> PathBuf {
+        match self {
+            Self::Create { netns } => netns::path(netns),
+            Self::Attach { path } => path.clone(),
+        }
+    }
+}
+
+impl fmt::Display for NamespaceOrigin {
+    /// As the outside names it, and as [`NamespaceRef::of`] reads it: a name for `ip netns exec`, or a path.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Create { netns } => f.write_str(netns),
+            Self::Attach { path } => path.display().fmt(f),
         }
     }
 }

@@ -17,8 +17,8 @@
 //! - [`netns`], [`attach`], [`names`], [`tun`], [`netlink`]: one kind of object each
 //! - [`enter`](mod@enter): how a process gets into a namespace
 //! - [`process`], [`proc`]: `run:` commands; telling processes apart
-//! - [`dataplane`]: starts it, talks to it, replaces it
-//! - [`apply`]: from the plan in force to the next one, or back
+//! - [`launch`], [`dataplane`]: starts it and talks to it; keeps one running
+//! - [`difference`], [`apply`]: from the plan in force to the next one, or back
 //! - [`journal`], [`teardown`](mod@teardown): what is there, and how it goes away
 
 use std::io;
@@ -27,8 +27,10 @@ use std::path::{Path, PathBuf};
 pub mod apply;
 pub mod attach;
 pub mod dataplane;
+pub mod difference;
 pub mod enter;
 pub mod journal;
+pub mod launch;
 pub mod names;
 pub mod netlink;
 pub mod netns;

@@ -149,11 +149,15 @@ impl RunDir {
 
     /// Removes the directory with everything in it. Logs go too.
     pub(super) fn remove(&self) -> Result<(), Error> {
-        match fs::remove_dir_all(&self.path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                Err(error).doing("remove", &self.path)
+        loop {
+            match fs::remove_dir_all(&self.path) {
+                // A thread has just written down how a process ended.
+                Err(error) if error.kind() == std::io::ErrorKind::DirectoryNotEmpty => {}
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    return Err(error).doing("remove", &self.path);
+                }
+                _ => return Ok(()),
             }
-            _ => Ok(()),
         }
     }
 }

@@ -10,7 +10,7 @@ use super::journal::{Journal, State};
 use super::names::ETC_NETNS;
 use super::netns::{self, Deletion};
 use super::plan::NamespaceOrigin;
-use super::{Error, RunDir, dataplane, names, process};
+use super::{Error, RunDir, launch, names, process};
 
 /// What a teardown did.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -48,7 +48,7 @@ pub(super) fn sweep(run_dir: &RunDir, state: Option<&State>) -> Teardown {
         state.into_iter().flat_map(|state| &state.processes).map(|record| record.process).collect();
     done.processes += process::stop_marked(lab, &known);
     // The TUN devices end with it: ours were closed with the control that held them.
-    done.processes += dataplane::stop_marked(run_dir, state.and_then(|state| state.dataplane));
+    done.processes += launch::stop_marked(run_dir, state.and_then(|state| state.dataplane));
 
     let mut namespaces: Vec<(String, String)> = state
         .into_iter()
