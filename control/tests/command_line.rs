@@ -3,12 +3,15 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 
 use localvpc::serve::Answer;
 
 const VERBS: &[&str] = &[
+    "up",
     "validate",
     "schema",
     "down",
@@ -232,6 +235,16 @@ fn validate_names_line_and_column_and_changes_nothing() {
     let json: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &json["valid"]), (Some(1), &false.into()));
     assert_eq!(json["positions"][0]["line"], 7);
+
+    // `up` refuses it in the same words, before it asks for root or starts anything.
+    let output = localvpc(dir.path(), &["up", "broken.yaml"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(
+        err(&output).contains("overlaps") && err(&output).ends_with("Nothing was changed.\n"),
+        "{}",
+        err(&output)
+    );
+    assert!(!dir.path().join("small").exists(), "no daemon was started");
 }
 
 #[test]
@@ -240,12 +253,52 @@ fn a_file_that_is_not_there_is_named() {
     let output = localvpc(dir.path(), &["validate", "nothing.yaml"]);
     assert_eq!(output.status.code(), Some(1));
     assert_eq!(err(&output), "error: cannot read nothing.yaml: No such file or directory (os error 2)\n");
-    let output = localvpc(dir.path(), &["validate"]);
+    let output = localvpc(dir.path(), &["up"]);
     assert!(
         err(&output).contains("neither a *.vpc.yaml nor a *.yaml with a line `lab:`"),
         "{}",
         err(&output)
     );
+}
+
+#[test]
+fn a_dry_run_prints_the_plan_only() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("small.yaml"), VALID).unwrap();
+    let output = localvpc(dir.path(), &["up", "--dry-run"]);
+    assert_eq!(output.status.code(), Some(0), "{}", err(&output));
+    let text = out(&output);
+    assert!(text.lines().all(|line| line.starts_with("+ ")), "all of it is new:\n{text}");
+    assert!(text.contains("+ VPC ") && text.contains("+ subnet ") && text.contains("+ instance "), "{text}");
+    assert!(!dir.path().join("small").exists(), "no daemon was started");
+}
+
+#[test]
+fn without_root_up_says_what_works() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("small.yaml"), VALID).unwrap();
+    // Root becomes nobody, who needs to reach the program and the file.
+    let program = dir.path().join("localvpc");
+    // By another process: a descriptor for writing that leaked into a child of a test beside this one would keep the
+    // program from being run.
+    assert!(
+        Command::new("cp")
+            .args([env!("CARGO_BIN_EXE_localvpc").as_ref(), program.as_os_str()])
+            .status()
+            .unwrap()
+            .success()
+    );
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    let mut command = Command::new(&program);
+    command.args(["up", "small.yaml"]).current_dir(dir.path()).env("LOCALVPC_RUN_DIR", dir.path());
+    if rustix::process::geteuid().is_root() {
+        command.uid(65_534).gid(65_534);
+    }
+    let output = command.env_remove("LOCALVPC_LAB").output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    let text = err(&output);
+    assert!(text.starts_with("error: `localvpc up` needs root") && text.contains("validate"), "{text}");
+    assert_eq!(text.lines().count(), 1, "{text}");
 }
 
 #[test]

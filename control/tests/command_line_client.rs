@@ -262,6 +262,41 @@ fn json_is_what_the_daemon_says() {
 }
 
 #[test]
+fn up_shows_the_plan_and_what_to_try() {
+    let lab = Lab::start();
+    let file = lab.file(FILE);
+    let text = lab.out(&["up", &file]);
+    let expected = "\
+~ security group main/db: 1 rule added
+= 14 unchanged
+
+lab fixed is up: generation 4, after 12 ms
+Try:
+  localvpc exec app -- curl -s http://198.51.100.10/
+  localvpc explain app example tcp/80
+";
+    assert!(text.starts_with(expected), "{text}");
+    let plan_only = "~ security group main/db: 1 rule added\n= 14 unchanged\n";
+    assert_eq!(lab.out(&["up", &file, "--dry-run"]), plan_only);
+    assert_eq!(lab.json(&["up", "--dry-run"]), plan());
+    let events = lab.out(&["up", &file, "-o", "json"]);
+    let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    assert_eq!(events.last().unwrap()["event"], "applied");
+}
+
+#[test]
+fn up_fails_with_the_daemon() {
+    let lab = Lab::start();
+    let file = lab.file(&format!("{FILE}# fail\n"));
+    let output = lab.run(&["up", &file]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), "error: namespace taken\n");
+    let output = lab.run(&["up", &file, "--lab", "other"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("describes lab fixed"));
+}
+
+#[test]
 fn of_several_labs_one_must_be_named() {
     let lab = Lab::start_as(&["fixed", "other"]);
     let output = lab.run(&["status"]);

@@ -11,22 +11,26 @@ mod client;
 mod completion;
 mod connections;
 mod counters;
+mod daemon;
 mod doctor;
 mod down;
 mod exec;
 mod explain;
 mod failure;
 mod file;
+mod hints;
 mod inspect;
 mod lab;
 mod logs;
 mod ls;
 mod nat;
 mod output;
+mod plan;
 mod schema;
 mod serve;
 mod shell;
 mod status;
+mod up;
 mod validate;
 mod version;
 
@@ -87,6 +91,7 @@ struct Global {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    Up(up::Args),
     Down(down::Args),
     Status(status::Args),
     Ls(ls::Args),
@@ -104,11 +109,14 @@ enum Verb {
     Serve(serve::Args),
     Completion(completion::Args),
     Version(version::Args),
+    #[command(hide = true)]
+    Daemon(daemon::Args),
 }
 
 impl Verb {
     fn run(self, global: &Global) -> Result<ExitCode, Failure> {
         match self {
+            Self::Up(args) => up::run(args, global),
             Self::Down(args) => down::run(args, global),
             Self::Status(args) => status::run(args, global),
             Self::Ls(args) => ls::run(args, global),
@@ -126,6 +134,7 @@ impl Verb {
             Self::Serve(args) => serve::run(args),
             Self::Completion(args) => completion::run(args),
             Self::Version(args) => version::run(args, global),
+            Self::Daemon(args) => daemon::run(args),
         }
     }
 }

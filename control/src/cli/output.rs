@@ -82,8 +82,8 @@ pub fn traffic(traffic: Traffic) -> String {
 pub fn duration(time: Duration) -> String {
     let seconds = time.as_secs();
     match seconds {
-        0 => format!("{} ms", time.as_millis()),
-        1..60 => format!("{seconds} s"),
+        0 if !time.is_zero() => format!("{} ms", time.as_millis()),
+        0..60 => format!("{seconds} s"),
         60..3600 => format!("{}m {}s", seconds / 60, seconds % 60),
         3600..86_400 => format!("{}h {}m", seconds / 3600, seconds / 60 % 60),
         _ => format!("{}d {}h", seconds / 86_400, seconds / 3600 % 24),
