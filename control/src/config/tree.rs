@@ -62,8 +62,9 @@ pub fn parse(errors: &mut Diagnostics) -> Option<Node> {
     let source = errors.source().clone();
     let mut builder = Builder::default();
     for event in Parser::new_from_str(&source.text) {
-        let result =
-            event.map_err(|error| syntax(&error)).and_then(|(event, span)| builder.take(event, span));
+        let result = event
+            .map_err(|error| syntax(&error, &source.text))
+            .and_then(|(event, span)| builder.take(event, span));
         if let Err(problem) = result {
             let diagnostic = errors.error(problem.span, problem.message);
             if let Some(help) = problem.help {
@@ -222,9 +223,20 @@ fn new_key(node: Node, entries: &[(Key, Node)]) -> Result<Key, Problem> {
     Ok(Key { text, span: node.span })
 }
 
-fn syntax(error: &ScanError) -> Problem {
+fn syntax(error: &ScanError, text: &str) -> Problem {
     let marker = error.marker();
-    let span = Span { line: marker.line().max(1) as u32, column: marker.col() as u32 + 1, width: 1 };
+    let line = marker.line().max(1);
+    // The scanner notices a tab at the end of the line before it.
+    let indented = |(number, line): &(usize, &str)| {
+        (*number == marker.line() || *number == marker.line() + 1)
+            && line.trim_start_matches(' ').starts_with('\t')
+    };
+    if let Some((number, content)) = (1..).zip(text.lines()).find(indented) {
+        let column = content.chars().take_while(|c| *c == ' ').count() as u32 + 1;
+        let span = Span { line: number as u32, column, width: 1 };
+        return Problem::new(span, "this line is indented with a tab", "YAML is indented with spaces.");
+    }
+    let span = Span { line: line as u32, column: marker.col() as u32 + 1, width: 1 };
     let help = "check the indentation, and that every `{`, `[` and quote before this place is closed.";
     Problem::new(span, format!("this is not YAML: {}", error.info()), help)
 }
