@@ -262,6 +262,11 @@ impl Lab {
             other => return Err(unexpected(&other)),
         };
         let mut resumed = self.understand(&request, &mut ids, Generation(document.generation))?;
+        // What we were attached to may have ended while nobody looked; the rest is there all the same.
+        resumed.lowered.host.namespaces.retain(|namespace| {
+            let created = matches!(namespace.origin, NamespaceOrigin::Create { .. });
+            created || namespace.origin.path().exists()
+        });
         let is_there = in_dataplane == resumed.lowered.tables.generation;
         if !is_there {
             // A new dataplane, or one that got tables which its control did not live to write down.

@@ -159,20 +159,20 @@ impl Host {
         for (old, new) in &difference.replace {
             step(format!("namespace {}", new.name));
             undo.push(Undo::Recreate(old));
-            self.remove(&old.name)?;
+            self.remove(&old.name).map_err(of(&old.name))?;
             undo.push(Undo::Remove(&new.name));
-            self.create(new)?;
+            self.create(new).map_err(of(&new.name))?;
         }
         for new in &difference.create {
             step(format!("namespace {}", new.name));
             undo.push(Undo::Remove(&new.name));
-            self.create(new)?;
+            self.create(new).map_err(of(&new.name))?;
         }
         for (old, new) in &difference.change {
             let Some(what) = in_place(old, new) else { continue };
             step(format!("{what} of {}", new.name));
             undo.push(Undo::Change { from: new, to: old });
-            self.change(old, new)?;
+            self.change(old, new).map_err(of(&new.name))?;
         }
         Ok(())
     }
@@ -308,6 +308,15 @@ impl Host {
 
     fn alias(&self, plan: &NamespacePlan) -> String {
         netns::mark(self.run_dir.lab(), &plan.link.id.to_string())
+    }
+}
+
+/// Says for which namespace something failed.
+fn of(name: &str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        // The dataplane's troubles are nobody's in particular.
+        Error::Dataplane(error) => Error::Dataplane(error),
+        error => Error::Namespace { name: name.to_owned(), source: Box::new(error) },
     }
 }
 

@@ -346,10 +346,10 @@ impl Shared {
                 Phase::Stopped => return,
             };
             let since = Instant::now();
+            let mut how = None;
             if let Some(handle) = handle {
                 while !proc::wait(&handle, Duration::from_secs(3600)).unwrap_or(true) {}
-                let how = proc::reap(&handle).unwrap_or_else(|| "it ended".to_owned());
-                tracing::warn!(how, "the dataplane is gone");
+                how = proc::reap(&handle);
             }
             if since.elapsed() > SETTLED {
                 pause = Duration::ZERO;
@@ -358,6 +358,7 @@ impl Shared {
             if matches!(inner.phase, Phase::Stopped) {
                 return;
             }
+            tracing::warn!(how = how.as_deref().unwrap_or("it ended"), "there is no dataplane: starting one");
             inner.phase = Phase::Restarting;
             self.changed.notify_all();
             let until = Instant::now() + pause;

@@ -120,6 +120,14 @@ pub enum Error {
         /// What the kernel said.
         reason: String,
     },
+    /// Something failed for one namespace.
+    #[error("{name}: {source}")]
+    Namespace {
+        /// Its name in the lab: an instance's, a shared subnet's, or `internet`.
+        name: String,
+        /// What failed.
+        source: Box<Error>,
+    },
     /// The dataplane could not be started, or refused.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
