@@ -108,6 +108,10 @@ impl Metrics {
             cached_flows: self.engine.cached_flows.value(),
         }
     }
+
+    fn note_gap(&self, micros: u64) {
+        self.longest_gap_us.fetch_max(micros, Ordering::Relaxed);
+    }
 }
 
 impl Worker {
@@ -300,12 +304,6 @@ impl Hands {
 
     fn metrics(&self) -> &Metrics {
         &self.shared.metrics[self.index]
-    }
-}
-
-impl Metrics {
-    fn note_gap(&self, micros: u64) {
-        self.longest_gap_us.fetch_max(micros, Ordering::Relaxed);
     }
 }
 

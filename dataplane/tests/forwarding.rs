@@ -162,7 +162,7 @@ struct Odd {
 }
 
 impl Odd {
-    fn new(device: &MemoryDevice, does: fn() -> io::Result<Arrival>) -> Vec<Box<dyn Device>> {
+    fn queues(device: &MemoryDevice, does: fn() -> io::Result<Arrival>) -> Vec<Box<dyn Device>> {
         vec![Box::new(Self { device: device.clone(), first: AtomicBool::new(true), does })]
     }
 }
@@ -189,7 +189,7 @@ impl Device for Odd {
 fn a_hostile_offload_header_costs_the_packet_only() {
     let fleet = fleet(1);
     let (app, db) = (MemoryDevice::new(9).unwrap(), memory(&fleet, lab::DB.1));
-    attach(&fleet, lab::APP.1, Odd::new(&app, || Ok(Arrival::Hostile)));
+    attach(&fleet, lab::APP.1, Odd::queues(&app, || Ok(Arrival::Hostile)));
     app.send(&syn(1), NO_OFFLOAD);
     app.send(&syn(2), NO_OFFLOAD);
     assert_eq!(received(&db), syn(2));
@@ -200,7 +200,7 @@ fn a_hostile_offload_header_costs_the_packet_only() {
 fn a_panic_costs_the_packet_only() {
     let fleet = fleet(1);
     let (app, db) = (MemoryDevice::new(9).unwrap(), memory(&fleet, lab::DB.1));
-    attach(&fleet, lab::APP.1, Odd::new(&app, || panic!("this panic is part of a test")));
+    attach(&fleet, lab::APP.1, Odd::queues(&app, || panic!("this panic is part of a test")));
     app.send(&syn(1), NO_OFFLOAD);
     app.send(&syn(2), NO_OFFLOAD);
     assert_eq!(received(&db), syn(2));
@@ -212,7 +212,7 @@ fn a_broken_device_is_let_go_and_the_others_are_served() {
     let fleet = fleet(1);
     let (web, app, db) =
         (MemoryDevice::new(9).unwrap(), memory(&fleet, lab::APP.1), memory(&fleet, lab::DB.1));
-    attach(&fleet, lab::WEB.1, Odd::new(&web, || Err(io::ErrorKind::BrokenPipe.into())));
+    attach(&fleet, lab::WEB.1, Odd::queues(&web, || Err(io::ErrorKind::BrokenPipe.into())));
     web.send(b"", NO_OFFLOAD);
     // Still readable, and nobody looks.
     web.send(b"", NO_OFFLOAD);

@@ -2,7 +2,7 @@
 //!
 //! With virtio headers a super-packet of up to 64 KiB passes in one read and one
 //! write. Without them (`offload: off`) packets are bare, so a super-packet that goes to
-//! such a link is split and its checksums are completed here, see [`segment`](super::segment).
+//! such a link is split and its checksums are completed here, see [`segment`].
 
 use std::ffi::CStr;
 use std::io;
