@@ -109,7 +109,7 @@ fn leftovers_of_a_lab_are_named() {
     fs::create_dir(dir.path().join("old")).unwrap();
     let output = localvpc(dir.path(), &["status"]);
     assert_eq!(output.status.code(), Some(1));
-    assert!(err(&output).contains("`localvpc down --lab old` cleans up"), "{}", err(&output));
+    assert!(err(&output).contains("`localvpc down --lab old` takes it down"), "{}", err(&output));
 }
 
 #[test]

@@ -11,9 +11,9 @@ pub enum Failure {
     /// Nothing runs.
     #[error("no lab is running: start one with `localvpc up FILE`")]
     NoLab,
-    /// Nothing runs, but something that ran has left traces.
+    /// No daemon runs, but one that was killed has left its lab, which may still carry packets.
     #[error(
-        "no lab is running, but {} left something behind: `localvpc down --lab {}` cleans up, `localvpc up FILE` starts again",
+        "lab {} has no daemon, was it killed? `localvpc up FILE` takes the lab over, `localvpc down --lab {}` takes it down",
         .labs.join(", "),
         .labs[0]
     )]

@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 fine, 1
-//! failure, 2 usage; `explain` has its own ([`explain`]), and `exec` has its command's.
+//! failure, 2 usage; `explain` has its own (see there), and `exec` has its command's.
 
 use std::process::ExitCode;
 
