@@ -5,8 +5,8 @@
 //! There is no runtime and no thread per connection: after the start no thread is made
 //! any more, and the system call filter forbids it.
 //!
-//! - [`connection`]: one requester, from hello to close
-//! - [`request`]: what each request does
+//! - `connection`: one requester, from hello to close
+//! - `request`: what each request does
 
 mod connection;
 mod request;

@@ -7,7 +7,6 @@
 //! A panic while a packet is handled costs that packet, and is counted; the worker goes on.
 
 use std::collections::HashMap;
-use std::collections::hash_map::RandomState;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -136,7 +135,7 @@ impl Worker {
             frame: Frame::new(),
             answer: Frame::new(),
         };
-        Ok(Self { epoll, reading: HashMap::with_hasher(RandomState::new()), hands })
+        Ok(Self { epoll, reading: HashMap::new(), hands })
     }
 
     /// Forwards until the fleet stops.

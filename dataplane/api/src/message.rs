@@ -48,6 +48,8 @@ pub enum Body<T> {
 }
 
 /// What control asks of the dataplane.
+// One exists at a time, so that its size does not matter.
+#[allow(clippy::large_enum_variant)]
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Request {
@@ -68,7 +70,7 @@ pub enum Request {
         /// The link.
         link: LinkId,
     },
-    /// Validate these tables and put them in force, or refuse. Always in a memfd.
+    /// Validate these tables and put them in force, or refuse.
     Install(crate::Tables),
     /// Report status.
     Status,
