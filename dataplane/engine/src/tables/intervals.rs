@@ -1,9 +1,10 @@
 //! Finds the interval that contains a key.
 //!
-//! The whole range of keys is cut at sorted points. The top bits of a key select a
-//! slot, which knows the few cuts within it; most slots have none or one.
-//! ("DXR: Towards a Billion Routing Lookups per Second in Software", Zec, Rizzo and
-//! Mikuc, ACM CCR 2012, has the idea.) Ports, addresses and routes are all looked up this way.
+//! The whole range of keys is cut at sorted points. The part of the range that has
+//! cuts is divided into slots of equal size; a slot knows the few cuts within it, and
+//! most have none or one. ("DXR: Towards a Billion Routing Lookups per Second in Software",
+//! Zec, Rizzo and Mikuc, ACM CCR 2012, has the idea.) Ports, addresses and routes are
+//! all looked up this way.
 
 /// A partition of all keys into intervals.
 #[derive(Debug)]
@@ -12,7 +13,10 @@ pub(super) struct Intervals<K> {
     starts: Box<[K]>,
     /// Per slot: how many intervals start before it. One more at the end.
     slots: Box<[u32]>,
-    /// Bits of a key below its slot.
+    /// The lowest cut, where slot 0 begins. What lies before belongs to slot 0 too, and what lies behind all
+    /// slots to the last.
+    origin: K,
+    /// Size of a slot, as a power of two.
     shift: u32,
 }
 
@@ -20,24 +24,26 @@ impl<K: Key> Intervals<K> {
     /// Cuts at `starts`, which ascend from [`Key::LOWEST`].
     pub fn new(starts: Vec<K>) -> Self {
         debug_assert!(starts.first() == Some(&K::LOWEST) && starts.is_sorted_by(|a, b| a < b));
+        let cuts = starts.get(1).copied().zip(starts.last().copied());
+        let (origin, last) = cuts.unwrap_or((K::LOWEST, K::LOWEST));
         // About four slots per interval: most lookups then need no search, and a small table stays in a few lines.
-        let bits = (starts.len().ilog2() + 2).min(MAX_SLOT_BITS).min(K::BITS);
-        let shift = K::BITS - bits;
-        let mut slots = Vec::with_capacity((1 << bits) + 1);
+        let bits = (starts.len().ilog2() + 2).min(MAX_SLOT_BITS);
+        let shift = last.above(origin).width().saturating_sub(bits);
+        let mut this = Self { starts: starts.into(), slots: vec![0; (1 << bits) + 1].into(), origin, shift };
         let mut before = 0;
-        for slot in 0..=1 << bits {
-            while starts.get(before).is_some_and(|start| start.top_bits(shift) < slot) {
+        for slot in 0..this.slots.len() {
+            while this.starts.get(before).is_some_and(|start| this.slot(*start) < slot) {
                 before += 1;
             }
-            slots.push(before as u32);
+            this.slots[slot] = before as u32;
         }
-        Self { starts: starts.into(), slots: slots.into(), shift }
+        this
     }
 
     /// The position of the interval that contains `key`.
     #[inline]
     pub fn find(&self, key: K) -> usize {
-        let slot = key.top_bits(self.shift);
+        let slot = self.slot(key);
         let (from, to) = (self.slots[slot] as usize, self.slots[slot + 1] as usize);
         let inside = &self.starts[from..to];
         let up_to_key = if inside.len() <= LINEAR {
@@ -47,16 +53,24 @@ impl<K: Key> Intervals<K> {
         };
         from + up_to_key - 1
     }
+
+    /// The slot of a key; a higher key has the same or a higher one.
+    #[inline]
+    fn slot(&self, key: K) -> usize {
+        key.above(self.origin).slot(self.shift, self.slots.len() - 2)
+    }
 }
 
 /// An unsigned integer to cut intervals of.
 pub(super) trait Key: Copy + Ord {
-    /// Its width.
-    const BITS: u32;
     /// The lowest key.
     const LOWEST: Self;
-    /// What is left of it without the lowest `shift` bits.
-    fn top_bits(self, shift: u32) -> usize;
+    /// The distance from `origin`; 0 below it.
+    fn above(self, origin: Self) -> Self;
+    /// Bits that it takes to write it.
+    fn width(self) -> u32;
+    /// What is left of it without the lowest `shift` bits, or `last` if that is less.
+    fn slot(self, shift: u32, last: usize) -> usize;
     /// The next key, if this is not the highest.
     fn successor(self) -> Option<Self>;
 }
@@ -64,12 +78,21 @@ pub(super) trait Key: Copy + Ord {
 macro_rules! keys {
     ($($key:ty)*) => {$(
         impl Key for $key {
-            const BITS: u32 = <$key>::BITS;
             const LOWEST: Self = 0;
 
             #[inline]
-            fn top_bits(self, shift: u32) -> usize {
-                (self >> shift) as usize
+            fn above(self, origin: Self) -> Self {
+                self.saturating_sub(origin)
+            }
+
+            fn width(self) -> u32 {
+                Self::BITS - self.leading_zeros()
+            }
+
+            #[inline]
+            fn slot(self, shift: u32, last: usize) -> usize {
+                // Up to the last cut no more is left than there are slots; what lies behind joins the last.
+                usize::try_from(self >> shift).unwrap_or(last).min(last)
             }
 
             fn successor(self) -> Option<Self> {

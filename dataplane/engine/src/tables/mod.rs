@@ -2,10 +2,11 @@
 //!
 //! Rows refer to each other by id; compiled tables refer by dense index, so that a
 //! walk follows arrays and never looks an id up. A [`Tables`] is built as a whole
-//! ([`build`]), validated completely on the way, and never changes afterwards.
+//! ([`build()`]), validated completely on the way, and never changes afterwards.
 //!
 //! - [`lpm`]: longest-prefix match
 //! - [`rules`]: security group and network ACL matching
+//! - `intervals`: how both find a key
 //! - [`build()`]: rows → tables, or the row at fault
 
 mod build;

@@ -3,6 +3,9 @@
 use super::super::fixture::{public, rows};
 use super::*;
 
+/// Makes a valid configuration invalid.
+type Change = fn(&mut Tables);
+
 /// What is said about a valid configuration with one thing changed.
 fn refusal(change: impl FnOnce(&mut Tables)) -> String {
     let mut rows = rows();
@@ -30,7 +33,7 @@ fn no_rows_are_valid() {
 
 #[test]
 fn ids_occur_once() {
-    let twice: [(&str, fn(&mut Tables)); 9] = [
+    let twice: [(&str, Change); 9] = [
         ("vpc#1", |rows| rows.vpcs.extend_from_within(..1)),
         ("subnet#1", |rows| rows.subnets.extend_from_within(..1)),
         ("route-table#1", |rows| rows.route_tables.extend_from_within(..1)),
@@ -48,7 +51,7 @@ fn ids_occur_once() {
 
 #[test]
 fn references_lead_somewhere() {
-    let dangling: [(&str, &str, fn(&mut Tables)); 14] = [
+    let dangling: [(&str, &str, Change); 14] = [
         ("subnet#1", "vpc#8", |rows| rows.subnets[0].vpc = VpcId(8)),
         ("subnet#1", "route-table#8", |rows| rows.subnets[0].route_table = RouteTableId(8)),
         ("subnet#1", "network-acl#8", |rows| rows.subnets[0].network_acl = NetworkAclId(8)),
@@ -88,7 +91,7 @@ fn references_lead_somewhere() {
 
 #[test]
 fn references_stay_in_the_vpc() {
-    let foreign: [(&str, &str, fn(&mut Tables)); 7] = [
+    let foreign: [(&str, &str, Change); 7] = [
         ("subnet#3", "route-table#1", |rows| rows.subnets[2].route_table = RouteTableId(1)),
         ("route-table#3 route 0", "internet-gateway#1", |rows| {
             rows.route_tables[2].routes[0].target = RouteTarget::InternetGateway(InternetGatewayId(1));
@@ -136,7 +139,7 @@ fn subnets_of_a_vpc_do_not_overlap() {
 
 #[test]
 fn cidrs_have_no_host_bits() {
-    let with_host_bits: [(&str, fn(&mut Tables)); 5] = [
+    let with_host_bits: [(&str, Change); 5] = [
         ("vpc#1", |rows| rows.vpcs[0].cidrs[0] = net("10.0.1.0/16")),
         ("subnet#1", |rows| rows.subnets[0].cidr = net("10.0.1.0/16")),
         ("route-table#1 route 0", |rows| rows.route_tables[0].routes[0].destination = net("10.0.1.0/16")),
@@ -154,7 +157,7 @@ fn cidrs_have_no_host_bits() {
 
 #[test]
 fn ipv6_is_refused_everywhere() {
-    let ipv6: [(&str, fn(&mut Tables)); 10] = [
+    let ipv6: [(&str, Change); 10] = [
         ("vpc#1", |rows| rows.vpcs[0].cidrs.push(net("2001:db8::/56"))),
         ("subnet#1", |rows| rows.subnets[0].cidr = net("2001:db8::/64")),
         ("route-table#1 route 1", |rows| rows.route_tables[0].routes[1].destination = net("::/0")),
