@@ -11,7 +11,7 @@ use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
-use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk};
+use crate::pipeline::{self, AnswerKind, At, Stop, Walk};
 use crate::state::State;
 use crate::tables::{EniIndex, Tables};
 
@@ -140,7 +140,7 @@ impl Worker {
             return forwarded(flow.out, &packet);
         }
         self.counters.walks.add(1);
-        match self.walk(tables, state, Start::Link(from), &packet, now) {
+        match self.walk(tables, state, Start::Link(from), &packet, &[], now) {
             Ok(accepted) => {
                 accepted.rewrite(bytes, &packet);
                 count_enis(tables, accepted.sender, accepted.receiver, &packet, self.index);
@@ -152,9 +152,7 @@ impl Worker {
                 forwarded(out, &packet)
             }
             Err(refused) => {
-                if let Some(answer) = refused.stop.answer {
-                    self.answer(tables, state, &refused, &answer, bytes, &packet, now);
-                }
+                self.answer(tables, state, &refused, bytes, &packet, now);
                 let eni = refused.sender.or(refused.receiver);
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
@@ -172,24 +170,31 @@ impl Worker {
         state.metrics.discards(self.index).add(reason, segments);
     }
 
-    fn walk(
+    #[expect(
+        clippy::result_large_err,
+        reason = "the effects of a refused walk live until it is answered; a box would allocate"
+    )]
+    /// Walks a packet and keeps what the walk proposes. `assumed` are the effects of the packet that this one answers.
+    fn walk<'a>(
         &mut self,
         tables: &Tables,
-        state: &State,
+        state: &'a State,
         start: Start,
-        packet: &Packet,
+        packet: &'a Packet,
+        assumed: &'a [Effect<'a>],
         now: Time,
-    ) -> Result<Accepted, Refused> {
+    ) -> Result<Accepted, Refused<'a>> {
         let mut races = 0;
         loop {
             let mut walk = Walk::new(packet, now, self.random.current());
+            walk.assumed = assumed;
             let outcome = match start {
                 Start::Link(link) => pipeline::admit(tables, link, &mut walk, &mut ()),
                 Start::At(at) => Ok(at),
             }
             .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut ()));
             let Walk { tuple, embedded, ttl_spent, mtu, effects, sender, receiver, refused_by, .. } = walk;
-            let refused = |stop| Refused { stop, tuple, ttl_spent, sender, receiver };
+            let refused = |stop, effects| Refused { stop, tuple, ttl_spent, sender, receiver, effects };
             let out = match outcome {
                 Ok(out) => out,
                 Err(stop) => {
@@ -200,7 +205,7 @@ impl Worker {
                             slot.error_port_allocation.add(u64::from(packet.segments));
                         }
                     }
-                    return Err(refused(stop));
+                    return Err(refused(stop, effects));
                 }
             };
             let nat_gateways = nat_gateways(&effects);
@@ -222,8 +227,10 @@ impl Worker {
                     });
                 }
                 Err(NotCommitted::Raced) if races < MAX_RACES => races += 1,
-                Err(NotCommitted::Raced) => return Err(refused(DiscardReason::Internal.into())),
-                Err(NotCommitted::Full(reason)) => return Err(refused(reason.into())),
+                Err(NotCommitted::Raced) => {
+                    return Err(refused(DiscardReason::Internal.into(), Effects::default()));
+                }
+                Err(NotCommitted::Full(reason)) => return Err(refused(reason.into(), Effects::default())),
             }
         }
     }
@@ -233,12 +240,12 @@ impl Worker {
         &mut self,
         tables: &Tables,
         state: &State,
-        refused: &Refused,
-        answer: &Answer,
+        refused: &Refused<'_>,
         bytes: &[u8],
         packet: &Packet,
         now: Time,
     ) {
+        let Some(answer) = &refused.stop.answer else { return };
         let mut made = self.answers.next_buffer();
         let written = match answer.kind {
             AnswerKind::Icmp(kind) => {
@@ -252,22 +259,19 @@ impl Worker {
             }
             AnswerKind::Reset => answer::tcp_reset(&mut made, packet),
         };
-        if written.is_some()
-            && let Ok(parsed) = packet::parse(&made, Offload::default())
-        {
-            match self.walk(tables, state, Start::At(answer.at), &parsed, now) {
-                Ok(accepted) => {
-                    accepted.rewrite(&mut made, &parsed);
-                    count_enis(tables, None, accepted.receiver, &parsed, self.index);
-                    self.answers.push(accepted.out, made);
-                    return;
-                }
-                Err(refused) => {
-                    self.discard(tables, state, 1, refused.stop.reason, refused.receiver);
-                }
+        let parsed = written.and_then(|()| packet::parse(&made, Offload::default()).ok());
+        let Some(parsed) = parsed else { return self.answers.give_back(made) };
+        match self.walk(tables, state, Start::At(answer.at), &parsed, refused.effects.as_slice(), now) {
+            Ok(accepted) => {
+                accepted.rewrite(&mut made, &parsed);
+                count_enis(tables, None, accepted.receiver, &parsed, self.index);
+                self.answers.push(accepted.out, made);
+            }
+            Err(refused) => {
+                self.discard(tables, state, 1, refused.stop.reason, refused.receiver);
+                self.answers.give_back(made);
             }
         }
-        self.answers.give_back(made);
     }
 
     fn discard(
@@ -311,12 +315,15 @@ struct Accepted {
 }
 
 /// A packet that some stage refused.
-struct Refused {
+struct Refused<'a> {
     stop: Stop,
     tuple: localvpc_api::trace::Tuple,
     ttl_spent: u8,
     sender: Option<EniIndex>,
     receiver: Option<EniIndex>,
+    /// What the walk had proposed until then. The answer takes it for granted: AWS would have tracked the packet at its sender
+    /// before anything further along saw it.
+    effects: Effects<'a>,
 }
 
 type NatGateways = arrayvec::ArrayVec<(crate::tables::NatGatewayIndex, localvpc_api::trace::Direction), 2>;

@@ -107,9 +107,7 @@ impl<'a> Effects<'a> {
 
     /// Whether the packet passes a NAT gateway, which makes it tracked whatever the rules say (SG-35).
     pub fn pass_nat_gateway(&self) -> bool {
-        self.0.iter().any(|effect| {
-            matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. } | Effect::Relate { .. })
-        })
+        pass_nat_gateway(&self.0)
     }
 
     /// The proposals.
@@ -195,6 +193,13 @@ impl<'a> Effects<'a> {
     }
 }
 
+fn pass_nat_gateway(effects: &[Effect<'_>]) -> bool {
+    let nat = |effect: &Effect<'_>| {
+        matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. } | Effect::Relate { .. })
+    };
+    effects.iter().any(nat)
+}
+
 /// What this commit has made so far.
 enum Made {
     Connection(ConnectionKey),
@@ -222,10 +227,7 @@ pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet:
 impl Walk<'_> {
     /// Whether an earlier walk, taken for granted, made this connection.
     pub(super) fn assumes_connection(&self, key: &ConnectionKey) -> bool {
-        let track_all = self
-            .assumed
-            .iter()
-            .any(|effect| matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. }));
+        let track_all = pass_nat_gateway(self.assumed);
         self.assumed.iter().any(|effect| match effect {
             Effect::Track { new, untracked, .. } => (track_all || !untracked) && new.key == *key,
             _ => false,

@@ -42,7 +42,7 @@ pub fn translate<'a>(
     } else {
         Direction::Outbound
     };
-    let outcome = hop(gateway, walk).and_then(|()| match direction {
+    let outcome = hop(gateway, walk, at, direction).and_then(|()| match direction {
         Direction::Inbound => inward(state, walk, at, gateway),
         Direction::Outbound => outward(tables, state, walk, at, gateway),
     });
@@ -67,8 +67,15 @@ enum Known {
     New,
 }
 
-fn hop(gateway: &NatGateway, walk: &mut Walk<'_>) -> Result<(), Stop> {
+fn hop(
+    gateway: &NatGateway,
+    walk: &mut Walk<'_>,
+    at: NatGatewayIndex,
+    direction: Direction,
+) -> Result<(), Stop> {
     if walk.packet.ttl.saturating_sub(walk.ttl_spent) <= 1 {
+        // It came this far, so its sender tracks it (SG-35), and the answer is related.
+        walk.effects.propose(Effect::Relate { nat_gateway: at, direction })?;
         return Err(Stop {
             reason: DiscardReason::TtlExceeded,
             answer: Some(Answer {

@@ -2,7 +2,7 @@
 //!
 //! AWS tracks at each interface, so the key is the ENI and the connection as the
 //! ENI sees it: its own side is always the source, whoever began. Both directions
-//! have the same key. What a packet changes is in an [`Activity`](super::activity::Activity);
+//! have the same key. What a packet changes is in an [`Activity`];
 //! this is the index, in shards with a lock each.
 
 use std::hash::BuildHasher;

@@ -1,8 +1,8 @@
 //! Helps tests and benchmarks, of this crate and of others (feature `testing`).
 //!
-//! - [`craft`]: packets
-//! - [`lab`]: the tables of the worked packet walks (aws-vpc.md §33), to be changed by a test
-//! - [`fabric`]: workers, state and a virtual clock around tables; sends packets and says where they come out
+//! - [`craft`] packets
+//! - [`lab`] the tables of the worked packet walks (aws-vpc.md §33), to be changed by a test
+//! - [`fabric`] workers, state and a virtual clock around tables; sends packets and says where they come out
 
 pub mod craft;
 pub mod fabric;
