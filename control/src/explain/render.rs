@@ -7,7 +7,7 @@ use localvpc_api::trace::{
     Decision, Direction, Protocol, SecurityGroupVerdict, TraceOutcome, TraceReport, TraceStep, TraceWalk,
     Tuple,
 };
-use localvpc_api::{DiscardReason, EniId};
+use localvpc_api::{DiscardReason, EniId, NatGatewayId};
 
 use crate::lower::{Index, RuleText};
 use crate::view::{ExplainOutcome, ExplainStep, Explanation};
@@ -17,8 +17,9 @@ use super::advice::{Way, advice};
 
 /// Renders the report of a trace.
 pub fn render_report(index: &Index, asked: &Asked, report: &TraceReport) -> Explanation {
-    let forward = steps(index, &report.forward);
-    let back = report.reply.as_ref().map(|reply| steps(index, reply)).unwrap_or_default();
+    let new_leases: Vec<NatGatewayId> = report.forward.steps.iter().filter_map(new_lease).collect();
+    let forward = steps(index, &report.forward, &new_leases);
+    let back = report.reply.as_ref().map(|reply| steps(index, reply, &new_leases)).unwrap_or_default();
     let blocked = blocker(&report.forward, Way::Forward)
         .or_else(|| report.reply.as_ref().and_then(|reply| blocker(reply, Way::Back)));
     Explanation {
@@ -41,16 +42,6 @@ pub fn end(address: IpAddr, port: u16, protocol: Protocol) -> String {
     }
 }
 
-/// `tcp 443`, `icmp echo-request`: what a rule would have to admit.
-pub fn traffic(tuple: &Tuple, way: Way) -> String {
-    match (tuple.protocol, way) {
-        (Protocol::TCP | Protocol::UDP, _) => format!("{} {}", tuple.protocol, tuple.destination_port),
-        (Protocol::ICMP, Way::Forward) => "icmp echo-request".into(),
-        (Protocol::ICMP, Way::Back) => "icmp echo-reply".into(),
-        (other, _) => format!("protocol {other}"),
-    }
-}
-
 fn blocker(walk: &TraceWalk, way: Way) -> Option<(DiscardReason, Option<&TraceStep>, Way)> {
     match walk.outcome {
         TraceOutcome::Discarded(reason) => Some((reason, walk.steps.last(), way)),
@@ -58,7 +49,15 @@ fn blocker(walk: &TraceWalk, way: Way) -> Option<(DiscardReason, Option<&TraceSt
     }
 }
 
-fn steps(index: &Index, walk: &TraceWalk) -> Vec<ExplainStep> {
+/// The NAT gateway that would make a lease for the packet: its source port is anybody's guess.
+fn new_lease(step: &TraceStep) -> Option<NatGatewayId> {
+    match step.decision {
+        Decision::NatGateway { nat_gateway, established: false, .. } => Some(nat_gateway),
+        _ => None,
+    }
+}
+
+fn steps(index: &Index, walk: &TraceWalk, new_leases: &[NatGatewayId]) -> Vec<ExplainStep> {
     let discarded = match walk.outcome {
         TraceOutcome::Discarded(reason) => Some(reason),
         TraceOutcome::Delivered(_) => None,
@@ -67,13 +66,18 @@ fn steps(index: &Index, walk: &TraceWalk) -> Vec<ExplainStep> {
     walk.steps
         .iter()
         .enumerate()
-        .filter_map(|(at, step)| self::step(index, step, discarded.filter(|_| at == last)))
+        .filter_map(|(at, step)| self::step(index, step, new_leases, discarded.filter(|_| at == last)))
         .collect()
 }
 
 /// One step; `discarded` is the reason when it is the one that ended the walk. A passing source/destination
 /// check is not worth a line.
-fn step(index: &Index, step: &TraceStep, discarded: Option<DiscardReason>) -> Option<ExplainStep> {
+fn step(
+    index: &Index,
+    step: &TraceStep,
+    new_leases: &[NatGatewayId],
+    discarded: Option<DiscardReason>,
+) -> Option<ExplainStep> {
     let tuple = &step.tuple;
     let [place, component, decision, source] = match step.decision {
         Decision::SourceDestCheck { pass: true, .. } => return None,
@@ -112,9 +116,10 @@ fn step(index: &Index, step: &TraceStep, discarded: Option<DiscardReason>) -> Op
             let component = format!("network ACL {acl} {}", short(direction));
             [format!("subnet {}", index.subnet_name(subnet)), component, text, source]
         }
-        Decision::NatGateway { nat_gateway, direction, translated, established } => {
+        Decision::NatGateway { nat_gateway, direction, translated, .. } => {
+            let known = !new_leases.contains(&nat_gateway);
             let decision = match translated {
-                Some(translated) => nat_translation(tuple, &translated, direction, established),
+                Some(translated) => nat_translation(tuple, &translated, direction, known),
                 None => refusal(discarded, tuple),
             };
             [index.nat_gateway_name(nat_gateway), translated_end(direction), decision, String::new()]
@@ -218,8 +223,8 @@ fn security_group(
     }
 }
 
-/// What a NAT gateway did; the port of a lease that does not exist yet is anybody's guess.
-fn nat_translation(before: &Tuple, after: &Tuple, direction: Direction, established: bool) -> String {
+/// What a NAT gateway did; `known` is whether the lease exists.
+fn nat_translation(before: &Tuple, after: &Tuple, direction: Direction, known: bool) -> String {
     let (old, new) = match direction {
         Direction::Outbound => ((before.source, before.source_port), (after.source, after.source_port)),
         Direction::Inbound => {
@@ -231,7 +236,7 @@ fn nat_translation(before: &Tuple, after: &Tuple, direction: Direction, establis
         Protocol::TCP | Protocol::UDP => format!("{address}:*"),
         _ => address.to_string(),
     };
-    format!("{} → {}", end(old, established), end(new, established))
+    format!("{} → {}", end(old, known), end(new, known))
 }
 
 fn translated_end(direction: Direction) -> String {
