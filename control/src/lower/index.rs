@@ -7,7 +7,9 @@ use localvpc_api::trace::Direction;
 use localvpc_api::*;
 
 use crate::model::describe::resources;
-use crate::model::{Instance, Model, NatGateway, Place, Subnet, Vpc, text};
+use crate::model::{
+    Instance, Model, NatGateway, NetworkAcl, Place, RouteTable, SecurityGroup, Subnet, Vpc, text,
+};
 use crate::view;
 
 use super::host::{internet_namespace, is_shared, namespace_of};
@@ -113,6 +115,24 @@ impl Index {
         Some((vpc, vpc.nat_gateways.get(at)?))
     }
 
+    /// A route table by number.
+    pub fn route_table(&self, id: RouteTableId) -> Option<(&Vpc, &RouteTable)> {
+        let (vpc, at) = self.at(self.route_tables.get(&id))?;
+        Some((vpc, vpc.route_tables.get(at)?))
+    }
+
+    /// A network ACL by number.
+    pub fn network_acl(&self, id: NetworkAclId) -> Option<(&Vpc, &NetworkAcl)> {
+        let (vpc, at) = self.at(self.network_acls.get(&id))?;
+        Some((vpc, vpc.network_acls.get(at)?))
+    }
+
+    /// A security group by number.
+    pub fn security_group(&self, id: SecurityGroupId) -> Option<(&Vpc, &SecurityGroup)> {
+        let (vpc, at) = self.at(self.security_groups.get(&id))?;
+        Some((vpc, vpc.security_groups.get(at)?))
+    }
+
     /// The number of an instance's interface.
     pub fn eni_of(&self, instance: &str) -> Option<EniId> {
         self.enis.keys().copied().find(|id| self.instance(*id).is_some_and(|(_, it)| it.name == instance))
@@ -210,8 +230,7 @@ impl Index {
         direction: Direction,
         rule: u32,
     ) -> Option<RuleText> {
-        let (vpc, at) = self.at(self.security_groups.get(&id))?;
-        let group = vpc.security_groups.get(at)?;
+        let (_, group) = self.security_group(id)?;
         let rule = group.rules(direction).get(rule as usize)?;
         let word = match direction {
             Direction::Inbound => "from",
@@ -227,8 +246,7 @@ impl Index {
         direction: Direction,
         number: Option<u16>,
     ) -> Option<RuleText> {
-        let (vpc, at) = self.at(self.network_acls.get(&id))?;
-        let acl = vpc.network_acls.get(at)?;
+        let (_, acl) = self.network_acl(id)?;
         let Some(number) = number else {
             return Some(RuleText { text: "rule * deny all".into(), source: self.source(acl.place) });
         };
@@ -238,8 +256,8 @@ impl Index {
 
     /// A route by its destination.
     pub fn route(&self, id: RouteTableId, destination: IpNet) -> Option<RuleText> {
-        let (vpc, at) = self.at(self.route_tables.get(&id))?;
-        let route = vpc.route_tables.get(at)?.routes.iter().find(|route| route.destination == destination)?;
+        let (vpc, table) = self.route_table(id)?;
+        let route = table.routes.iter().find(|route| route.destination == destination)?;
         Some(RuleText { text: text::route(vpc, route), source: self.source(route.place) })
     }
 

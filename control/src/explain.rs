@@ -1,1 +1,0 @@
-//! From the steps of a trace to an explanation with names, rules and lines of the file.

@@ -1,0 +1,295 @@
+//! Questions and their answers, walked by the real engine over the labs in `configs/`.
+
+use std::fmt::Write as _;
+
+use localvpc_api::Generation;
+use localvpc_engine::Time;
+use localvpc_engine::metrics::Metrics;
+use localvpc_engine::state::{Limits, State};
+
+use super::*;
+use crate::lower::{IdRegistry, Lowered, lower};
+use crate::model::Model;
+use crate::view::{ErrorView, ExplainOutcome, ExplainRequest};
+
+const TWO_TIER: &str = include_str!("../../../configs/two-tier.yaml");
+const PEERS: &str = include_str!("../../../configs/peers.yaml");
+const SHARED: &str = include_str!("../../../configs/shared.yaml");
+
+fn lowered(text: &str) -> Lowered {
+    let (model, _) = Model::read("configs/lab.yaml", text).unwrap_or_else(|errors| panic!("{errors}"));
+    lower(&model, &mut IdRegistry::default(), Generation(1))
+}
+
+fn ask(text: &str, from: &str, to: &str, what: &str) -> Result<Explanation, ErrorView> {
+    let lab = lowered(text);
+    let (protocol, port) =
+        what.split_once('/').map_or((what, None), |(protocol, port)| (protocol, port.parse().ok()));
+    let request = ExplainRequest {
+        from: from.into(),
+        to: to.into(),
+        protocol: protocol.into(),
+        port,
+        source_port: None,
+    };
+    match resolve(&lab.index, &request)? {
+        Question::Answered(explanation) => Ok(*explanation),
+        Question::Trace(asked) => {
+            let tables = localvpc_engine::tables::build(&lab.tables, &Metrics::default()).unwrap();
+            let state = State::new(Limits::default());
+            let report = localvpc_engine::trace::trace(&tables, &state, &asked.request, Time(1));
+            Ok(render_report(&lab.index, &asked, &report))
+        }
+    }
+}
+
+/// An explanation as lines: `place | component | decision | source`, a failing step with `!` in front.
+fn lines(explanation: &Explanation) -> String {
+    let mut out = format!("{} → {} {}\n", explanation.from, explanation.to, explanation.protocol);
+    for (way, steps) in [("out", &explanation.forward), ("back", &explanation.back)] {
+        for step in steps {
+            let sign = if step.pass { ' ' } else { '!' };
+            let line = format!(
+                "{way:4}{sign}{} | {} | {} | {}",
+                step.place, step.component, step.decision, step.source
+            );
+            let _ = writeln!(out, "{}", line.trim_end_matches([' ', '|']));
+        }
+    }
+    if let Some(code) = &explanation.code {
+        let _ = writeln!(out, "{code}");
+    }
+    if let Some(advice) = &explanation.advice {
+        let _ = writeln!(out, "{advice}");
+    }
+    out
+}
+
+#[track_caller]
+fn expect(text: &str, (from, to, what): (&str, &str, &str), expected: &str) {
+    let explanation = ask(text, from, to, what).unwrap_or_else(|error| panic!("{}", error.message));
+    assert_eq!(lines(&explanation), expected);
+    let blocked = explanation.code.is_some();
+    assert_eq!(explanation.outcome == ExplainOutcome::Blocked, blocked);
+}
+
+#[track_caller]
+fn refuse(text: &str, (from, to, what): (&str, &str, &str), message: &str) {
+    let error = ask(text, from, to, what).unwrap_err();
+    assert!(error.message.contains(message), "{}", error.message);
+}
+
+#[test]
+fn walk_2_through_the_nat_gateway_and_back() {
+    expect(
+        TWO_TIER,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out  subnet private-a | network ACL app out | rule 110 allow tcp 443 | lab.yaml:49
+out  subnet private-a | route table private | 0.0.0.0/0 → nat-a | lab.yaml:31
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out  nat-a | source | 10.0.2.20:* → 10.0.1.100:*
+out  subnet public-a | network ACL default out | rule 100 allow all | default
+out  subnet public-a | route table public | 0.0.0.0/0 → igw | lab.yaml:30
+out  igw | source | 10.0.1.100 → 203.0.113.20
+out  internet | host example | 198.51.100.10 | lab.yaml:71
+back igw | destination | 203.0.113.20 → 10.0.1.100
+back subnet public-a | network ACL default in | rule 100 allow all | default
+back nat-a | destination | 10.0.1.100:* → 10.0.2.20:*
+back subnet public-a | network ACL default out | rule 100 allow all | default
+back subnet public-a | route table public | 10.0.0.0/16 → local | default
+back subnet private-a | network ACL app in | rule 100 allow tcp 1024-65535 | lab.yaml:44
+back eni app | connection in | tracked: no rule is consulted
+",
+    );
+}
+
+#[test]
+fn walk_1_from_the_internet_to_a_public_instance() {
+    expect(
+        TWO_TIER,
+        ("internet", "web", "tcp/80"),
+        "\
+internet → web 203.0.113.10:80 tcp
+out  igw | destination | 203.0.113.10 → 10.0.1.10
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out  eni web | security group web in | tcp 80 from 0.0.0.0/0 (untracked) | lab.yaml:56
+back eni web | security group web out | all traffic (untracked) | default
+back subnet public-a | network ACL default out | rule 100 allow all | default
+back subnet public-a | route table public | 0.0.0.0/0 → igw | lab.yaml:30
+back igw | source | 10.0.1.10 → 203.0.113.10
+back internet | host example | 198.51.100.10 | lab.yaml:71
+",
+    );
+}
+
+#[test]
+fn walk_4_a_private_instance_has_no_public_address() {
+    expect(TWO_TIER, ("internet", "app", "tcp/22"), "\
+internet → app 10.0.2.20:22 tcp
+out !igw | app has no public address
+IGW_PRIVATE_IP_ASSOCIATION_FOR_INGRESS
+To let it in, give app an `eip:` and route its subnet private-a to igw; to reach it from inside, go through a bastion.
+");
+}
+
+#[test]
+fn walk_4_a_nat_gateway_lets_nothing_in() {
+    expect(TWO_TIER, ("internet", "nat-a", "tcp/22"), "\
+internet → nat-a 203.0.113.20:22 tcp
+out  igw | destination | 203.0.113.20 → 10.0.1.100
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out !nat-a | destination | no connection: it lets nothing in that was not asked for
+NGW_NO_CONNECTION
+A NAT gateway only takes replies: to be reached, an instance needs an `eip:` of its own and a route to the internet gateway.
+");
+}
+
+#[test]
+fn a_security_group_admits_nobody_else() {
+    expect(
+        TWO_TIER,
+        ("web", "db", "tcp/5432"),
+        "\
+web 10.0.1.10 → db 10.0.2.30:5432 tcp
+out  eni web | security group web out | all traffic | default
+out  subnet public-a | network ACL default out | rule 100 allow all | default
+out  subnet public-a | route table public | 10.0.0.0/16 → local | default
+out  subnet private-a | network ACL app in | rule 90 allow all | lab.yaml:43
+out !eni db | security group db in | no rule admits tcp 5432 from 10.0.1.10 | lab.yaml:59
+ENI_SG_RULES_MISMATCH
+Add `{ tcp: 5432, from: web }` to the inbound rules of security group db (lab.yaml:59).
+",
+    );
+}
+
+#[test]
+fn a_network_acl_that_has_no_entry() {
+    expect(TWO_TIER, ("app", "example", "udp/53"), "\
+app 10.0.2.20 → example 198.51.100.10:53 udp
+out  eni app | security group app out | all traffic | default
+out !subnet private-a | network ACL app out | rule * deny all | lab.yaml:41
+SUBNET_ACL_RESTRICTION
+Add `{ rule: 130, allow: udp, ports: 53, to: 198.51.100.10/32 }` to the outbound entries of network ACL app (lab.yaml:41).
+");
+}
+
+#[test]
+fn a_network_acl_that_denies_the_reply() {
+    let text = TWO_TIER
+        .replace("{ rule: 100, allow: tcp, ports: 1024-65535", "{ rule: 100, deny: tcp, ports: 1024-65535");
+    expect(&text, ("app", "example", "tcp/443"), "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out  subnet private-a | network ACL app out | rule 110 allow tcp 443 | lab.yaml:49
+out  subnet private-a | route table private | 0.0.0.0/0 → nat-a | lab.yaml:31
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out  nat-a | source | 10.0.2.20:* → 10.0.1.100:*
+out  subnet public-a | network ACL default out | rule 100 allow all | default
+out  subnet public-a | route table public | 0.0.0.0/0 → igw | lab.yaml:30
+out  igw | source | 10.0.1.100 → 203.0.113.20
+out  internet | host example | 198.51.100.10 | lab.yaml:71
+back igw | destination | 203.0.113.20 → 10.0.1.100
+back subnet public-a | network ACL default in | rule 100 allow all | default
+back nat-a | destination | 10.0.1.100:* → 10.0.2.20:*
+back subnet public-a | network ACL default out | rule 100 allow all | default
+back subnet public-a | route table public | 10.0.0.0/16 → local | default
+back!subnet private-a | network ACL app in | rule 100 deny tcp 1024-65535 | lab.yaml:44
+SUBNET_ACL_RESTRICTION
+Add `{ rule: 99, allow: tcp, ports: 1024-65535, from: 198.51.100.10/32 }` to the inbound entries of network ACL app (lab.yaml:41). Network ACLs keep no state, so replies need an entry of their own.
+");
+}
+
+#[test]
+fn no_route() {
+    let text = TWO_TIER.replace("private: [ { to: 0.0.0.0/0, via: nat-a } ]", "private: []");
+    expect(
+        &text,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out !subnet private-a | route table private | no route to 198.51.100.10 | lab.yaml:31
+NO_ROUTE_TO_DESTINATION
+Add `{ to: 0.0.0.0/0, via: nat-a }` to route table private.
+",
+    );
+}
+
+#[test]
+fn two_vpcs_with_the_same_addresses() {
+    expect(
+        PEERS,
+        ("left", "right", "tcp/80"),
+        "\
+left 10.0.1.10 → right 203.0.113.12:80 tcp
+out  eni left | security group web out | all traffic | default
+out  subnet a/net | network ACL default out | rule 100 allow all | default
+out  subnet a/net | route table out | 0.0.0.0/0 → igw | lab.yaml:18
+out  a/igw | source | 10.0.1.10 → 203.0.113.11
+out  b/igw | destination | 203.0.113.12 → 10.0.1.10
+out  subnet b/net | network ACL default in | rule 100 allow all | default
+out  eni right | security group web in | tcp 80 from 203.0.113.11/32 | lab.yaml:33
+back eni right | connection out | tracked: no rule is consulted
+back subnet b/net | network ACL default out | rule 100 allow all | default
+back subnet b/net | route table out | 0.0.0.0/0 → igw | lab.yaml:31
+back b/igw | source | 10.0.1.10 → 203.0.113.12
+back a/igw | destination | 203.0.113.11 → 10.0.1.10
+back subnet a/net | network ACL default in | rule 100 allow all | default
+back eni left | connection in | tracked: no rule is consulted
+",
+    );
+    refuse(
+        PEERS,
+        ("10.0.1.10", "right", "tcp/80"),
+        "10.0.1.10 is the address of `left` and `right`, in different VPCs",
+    );
+}
+
+#[test]
+fn inside_a_shared_namespace_the_kernel_delivers() {
+    expect(
+        SHARED,
+        ("worker-1", "stranger", "tcp/80"),
+        "\
+worker-1 10.20.1.11 → stranger 10.20.1.13:80 tcp
+out  namespace workers | kernel | both addresses are in it, so no packet leaves it
+Inside one namespace neither security groups nor network ACLs apply.
+",
+    );
+    expect(
+        SHARED,
+        ("stranger", "store", "tcp/80"),
+        "\
+stranger 10.20.1.13 → store 10.20.2.94:80 tcp
+out  eni stranger | security group default out | all traffic | default
+out  subnet workers | network ACL default out | rule 100 allow all | default
+out  subnet workers | route table main | 10.20.0.0/16 → local | default
+out  subnet stores | network ACL default in | rule 100 allow all | default
+out !eni store | security group store in | no rule admits tcp 80 from 10.20.1.13 | lab.yaml:21
+ENI_SG_RULES_MISMATCH
+Add `{ tcp: 80, from: 10.20.1.13/32 }` to the inbound rules of security group store (lab.yaml:21).
+",
+    );
+}
+
+#[test]
+fn wrong_questions() {
+    refuse(TWO_TIER, ("ap", "example", "tcp/80"), "`ap` is not in lab two-tier: did you mean `app`?");
+    refuse(
+        TWO_TIER,
+        ("app", "nobody", "tcp/80"),
+        "`nobody` is not in lab two-tier: there are `web`, `app`, `db`, `example` and `nat-a`",
+    );
+    refuse(TWO_TIER, ("nat-a", "example", "tcp/80"), "NAT gateway `nat-a` sends nothing of its own");
+    refuse(
+        TWO_TIER,
+        ("9.9.9.9", "example", "tcp/80"),
+        "no instance or internet host has the address 9.9.9.9",
+    );
+    refuse(TWO_TIER, ("app", "example", "tcp"), "tcp needs a destination port");
+    refuse(TWO_TIER, ("app", "example", "http"), "`http` is not a protocol");
+    refuse(SHARED, ("internet", "store", "tcp/80"), "this lab has no internet");
+}
