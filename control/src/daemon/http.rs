@@ -14,7 +14,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::mpsc;
 
 use super::lab::Lab;
-use crate::view::{ApplyEvent, ApplyRequest, ErrorView};
+use crate::view::{ApplyEvent, ApplyRequest, ErrorView, ExplainRequest};
 
 /// Largest body of a request in bytes.
 const MAX_BODY: usize = 16 << 20;
@@ -31,6 +31,7 @@ pub fn routes(lab: Arc<Lab>) -> Router {
         .route("/v1/counters", get(|State(lab): Shared| answer(move || lab.counters())))
         .route("/v1/connections", get(|State(lab): Shared| answer(move || lab.connections())))
         .route("/v1/nat", get(|State(lab): Shared| answer(move || lab.leases())))
+        .route("/v1/explain", post(explain))
         .route("/v1/down", post(down))
         .fallback(nothing_here)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
@@ -59,6 +60,13 @@ async fn apply(State(lab): Shared, body: Bytes) -> Response {
 async fn plan(State(lab): Shared, body: Bytes) -> Response {
     match parse::<ApplyRequest>(&body) {
         Ok(request) => answer(move || lab.plan(&request)).await,
+        Err(error) => refuse(&error),
+    }
+}
+
+async fn explain(State(lab): Shared, body: Bytes) -> Response {
+    match parse::<ExplainRequest>(&body) {
+        Ok(request) => answer(move || lab.explain(&request)).await,
         Err(error) => refuse(&error),
     }
 }

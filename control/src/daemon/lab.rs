@@ -11,6 +11,7 @@ use localvpc_api::{Generation, Tables, report};
 use tokio::sync::watch;
 
 use super::names;
+use crate::explain::{self, Question};
 use crate::host::journal::{Document, Journal, ProcessRecord};
 use crate::host::plan::NamespaceOrigin;
 use crate::host::{Error, Host, RunDir, dataplane};
@@ -180,6 +181,25 @@ impl Lab {
     pub fn leases(&self) -> Result<Vec<view::Named<report::Lease>>, ErrorView> {
         match self.ask(&Request::Leases)? {
             Reply::Leases(leases) => Ok(names::leases(leases, index(&self.in_force()))),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    /// Walks a packet through the live tables without sending it, and says what decided.
+    ///
+    /// # Errors
+    ///
+    /// Unknown or ambiguous names; nothing in force yet; while the dataplane is being restarted.
+    pub fn explain(&self, request: &view::ExplainRequest) -> Result<view::Explanation, ErrorView> {
+        let in_force = self.in_force();
+        let index = index(&in_force)
+            .ok_or_else(|| failure("not_found", "nothing is in force in this lab yet".to_owned()))?;
+        let asked = match explain::resolve(index, request)? {
+            Question::Answered(explanation) => return Ok(*explanation),
+            Question::Trace(asked) => asked,
+        };
+        match self.ask(&Request::Trace(asked.request.clone()))? {
+            Reply::Trace(report) => Ok(explain::render_report(index, &asked, &report)),
             other => Err(unexpected(&other)),
         }
     }

@@ -76,7 +76,7 @@ pub struct EniCounters {
     pub received: Traffic,
     /// Sent by it and forwarded.
     pub sent: Traffic,
-    /// Packets sent by it, or about to be delivered to it, that were discarded.
+    /// Packets discarded at it: on their way out before they came to another ENI, or on arrival.
     pub discards: Vec<Discards>,
 }
 

@@ -153,7 +153,7 @@ impl Worker {
             }
             Err(refused) => {
                 self.answer(tables, state, &refused, bytes, &packet, now);
-                let eni = refused.sender.or(refused.receiver);
+                let eni = refused.receiver.or(refused.sender);
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
         }
