@@ -66,7 +66,8 @@ fn table(connections: &[Named<Connection>]) -> String {
 pub fn end(address: std::net::IpAddr, port: u16, protocol: Protocol) -> String {
     match protocol {
         Protocol::TCP | Protocol::UDP => format!("{address}:{port}"),
-        Protocol::ICMP | Protocol::ICMPV6 => format!("{address} id {port}"),
+        // The far end of a NAT gateway's echo has no identifier.
+        Protocol::ICMP | Protocol::ICMPV6 if port != 0 => format!("{address} id {port}"),
         _ => address.to_string(),
     }
 }

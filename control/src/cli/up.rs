@@ -136,7 +136,7 @@ fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(),
             }
             let lab = client.lab();
             output::print(&format!("\nlab {lab} is up: generation {generation}, after {took_ms} ms\n"))?;
-            output::print(&hints::what_next(client)?)
+            if generation == 1 { output::print(&hints::what_next(client)?) } else { Ok(()) }
         }
         Some(ApplyEvent::Failed(error)) => Err(Failure::Daemon(error)),
         Some(_) => Ok(()),
