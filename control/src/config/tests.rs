@@ -82,6 +82,58 @@ fn the_schema_refuses_unknown_keys_and_wrong_kinds() {
 }
 
 #[test]
+fn no_file_however_broken_makes_it_panic() {
+    let read = |text: &str| match crate::model::Model::read("x.yaml", text) {
+        Ok((_, warnings)) => warnings.render(),
+        Err(errors) => errors.refusal(),
+    };
+    for (end, _) in EVERYTHING.char_indices() {
+        read(&EVERYTHING[..end]);
+    }
+    let lines: Vec<&str> = EVERYTHING.lines().collect();
+    for left_out in 0..lines.len() {
+        let rest: Vec<&str> =
+            lines.iter().enumerate().filter(|(at, _)| *at != left_out).map(|(_, it)| *it).collect();
+        read(&rest.join("\n"));
+    }
+    for odd in [
+        "0.0.0.0/32",
+        "255.255.255.255/32",
+        "0.0.0.0/0",
+        "::/0",
+        "fd00::/64",
+        "ü",
+        "*x",
+        "&x",
+        "{}",
+        "[]",
+        "~",
+        "'",
+    ] {
+        for right in [
+            "10.0.0.0/16",
+            "10.0.1.0/24",
+            "10.1.0.0/16",
+            "0.0.0.0/0",
+            "203.0.113.128/26",
+            "10.0.2.9",
+            "198.51.100.1",
+            "350s",
+            "[self",
+        ] {
+            read(&EVERYTHING.replace(right, odd));
+        }
+    }
+}
+
+#[test]
+fn windows_line_ends_are_fine() {
+    let text = EVERYTHING.replace('\n', "\r\n");
+    let (model, _) = crate::model::Model::read("x.yaml", &text).unwrap();
+    assert_eq!(model.vpcs[0].instances[0].commands, ["localvpc serve 80", "sleep 1"]);
+}
+
+#[test]
 fn every_key_has_a_description() {
     fn visit(value: &Json, path: &str) {
         if let Some(properties) = value.get("properties").and_then(Json::as_object) {

@@ -1,7 +1,8 @@
 //! From the steps of a trace to an explanation with names, rules and lines of the file.
 //!
 //! [`resolve`] turns names into the packet to trace, [`render_report`] turns the dataplane's report
-//! into steps that a person reads; what would let a discarded packet through is [`advice`]'s.
+//! into steps that a person reads; `advice` says what would let a
+//! discarded packet through.
 
 mod advice;
 mod render;

@@ -60,10 +60,9 @@ impl Taken {
 
 /// First and last address of a subnet that may be used (VPC-16).
 pub fn usable(subnet: IpNet) -> (IpAddr, IpAddr) {
-    (
-        from_bits(bits(subnet.network()) + 4, subnet.network()),
-        from_bits(bits(subnet.broadcast()) - 1, subnet.network()),
-    )
+    let (first, last) =
+        (bits(subnet.network()).saturating_add(4), bits(subnet.broadcast()).saturating_sub(1));
+    (from_bits(first, subnet.network()), from_bits(last, subnet.network()))
 }
 
 /// First and last address of a pool of public addresses.

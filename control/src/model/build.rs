@@ -40,6 +40,7 @@ impl Model {
         let mut vpcs: Vec<Vpc> = content.vpcs.iter().map(|named| vpc(named, &mut lab, &mut errors)).collect();
         public_addresses(content, &mut vpcs, &mut lab, &mut errors);
         implicit_host(&vpcs, &mut hosts, &mut lab);
+        warn_about_hidden_hosts(content, &vpcs, &mut errors);
         errors.sort();
         if errors.has_errors() {
             errors.retain(Severity::Error);
@@ -160,7 +161,7 @@ impl Lab {
     /// Notes an address of the internet side.
     pub fn take_public(&mut self, address: &Spanned<IpAddr>, what: &str, errors: &mut Diagnostics) -> bool {
         let ip = address.value;
-        if let IpAddr::V6(_) = ip {
+        if ip.is_ipv6() {
             errors
                 .error(address.span, format!("{ip} is IPv6, which is not supported yet"))
                 .help("use an IPv4 address.");
@@ -198,6 +199,21 @@ fn internet_hosts(content: &LabSection, lab: &mut Lab, errors: &mut Diagnostics)
         });
     }
     hosts
+}
+
+/// Warns about hosts whose address is local to a VPC: nothing in it can reach them (VPC-5).
+fn warn_about_hidden_hosts(content: &LabSection, vpcs: &[Vpc], errors: &mut Diagnostics) {
+    for named in content.internet.iter().flat_map(|internet| internet.hosts.iter()) {
+        let ip = &named.value.ip;
+        let Some(vpc) = vpcs.iter().find(|vpc| vpc.cidrs.iter().any(|cidr| cidr.contains(&ip.value))) else {
+            continue;
+        };
+        let message = format!(
+            "instances of VPC `{}` cannot reach internet host `{}`: {} is local there",
+            vpc.name, named.name, ip.value
+        );
+        errors.warning(ip.span, message).help("give the host an address outside the CIDRs of all VPCs.");
+    }
 }
 
 /// A lab with an internet gateway has something on the other side of it.

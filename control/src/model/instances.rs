@@ -124,11 +124,22 @@ pub fn instances(
     instances
 }
 
-/// Warns about gateways and public addresses that no packet can use.
+/// Warns about routes, gateways and public addresses that no packet can use.
 pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
+    let written = &scope.vpc.value;
+    for route in written.route_tables.iter().flat_map(|named| &named.value.0.routes) {
+        let forwarder = vpc.instances.iter().find(|instance| instance.name == route.via.value.0);
+        if forwarder.is_some_and(|instance| instance.source_dest_check == SourceDestCheck::Enabled) {
+            let name = &route.via.value.0;
+            let message = format!(
+                "the route leads to instance `{name}`, whose source/destination check discards what is not for itself"
+            );
+            let help = format!("set `source_dest_check: false` on `{name}` to let it forward.");
+            scope.errors.warning(route.via.span, message).help(help);
+        }
+    }
     let Some(gateway) = &vpc.internet_gateway else { return };
     let leads_out = |name: &str| vpc.subnet(name).is_none_or(|subnet| vpc.is_public(subnet));
-    let written = &scope.vpc.value;
     for named in written.nat_gateways.iter() {
         let Some(nat) = vpc.nat_gateways.iter().find(|nat| nat.name == named.name) else { continue };
         if nat.addresses.iter().any(|address| address.public.is_some()) && !leads_out(&nat.subnet) {

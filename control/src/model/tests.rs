@@ -447,6 +447,21 @@ fn a_nat_gateway_without_a_way_out_is_a_warning() {
 }
 
 #[test]
+fn a_route_to_an_instance_that_does_not_forward_is_a_warning() {
+    let text = lab("    instances:\n      fw: { subnet: public }\n")
+        .replace("via: igw } ]", "via: igw }, { to: 192.168.0.0/16, via: fw } ]");
+    warn(&text, "10:70", "the route leads to instance `fw`, whose source/destination check");
+    let forwards = text.replace("fw: { subnet: public }", "fw: { subnet: public, source_dest_check: false }");
+    assert!(Model::read("bad.yaml", &forwards).unwrap().1.is_empty());
+}
+
+#[test]
+fn an_internet_host_inside_a_vpc_is_a_warning() {
+    let text = "lab: x\nvpcs: { main: { cidr: 198.51.100.0/24 } }\ninternet: { hosts: { h: { ip: 198.51.100.7 } } }\n";
+    warn(text, "3:31", "instances of VPC `main` cannot reach internet host `h`: 198.51.100.7 is local there");
+}
+
+#[test]
 fn an_elastic_ip_without_a_way_back_is_a_warning() {
     let text = lab("    instances:\n      a: { subnet: private, eip: 203.0.113.9 }\n");
     warn(&text, "15:34", "instance `a` has Elastic IP 203.0.113.9, but subnet `private` has no route");
