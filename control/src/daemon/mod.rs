@@ -14,9 +14,9 @@
 //! An error is an [`ErrorView`](crate::view::ErrorView) with a status of 4xx or 5xx. A daemon that starts where another
 //! one was killed takes its lab over: packets did not stop, and do not now.
 //!
-//! - [`lab`]: what the requests do, one blocking function each
-//! - [`names`]: the dataplane's rows with the names of the file
-//! - [`http`]: how they come in
+//! - `lab`: what the requests do, one blocking function each
+//! - `names`: the dataplane's rows with the names of the file
+//! - `http`: how they come in
 
 use std::os::unix::fs::PermissionsExt;
 use std::sync::Arc;

@@ -42,7 +42,7 @@ pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Res
     Ok(())
 }
 
-/// Removes what [`write`] wrote, and the directory if nothing else is in it.
+/// Removes what [`write()`] wrote, and the directory if nothing else is in it.
 ///
 /// # Errors
 ///
