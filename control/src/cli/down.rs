@@ -1,6 +1,9 @@
 //! `localvpc down`: take a lab down, all of it.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::Client;
 use super::{Failure, Format, Global, is_root, lab, output};
@@ -20,7 +23,9 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     match lab::pick(global) {
         Ok(run_dir) => {
             let client = Client::new(run_dir)?;
+            let daemon = client.process();
             client.order("/v1/down")?;
+            wait_for_end(daemon);
             report(global, client.lab(), &Teardown::default())
         }
         Err(Failure::OnlyLeftovers { labs }) if labs.len() == 1 => clean_up(global, &RunDir::of(&labs[0])?),
@@ -33,6 +38,15 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
             }
         }
         Err(failure) => Err(failure),
+    }
+}
+
+/// The daemon replies before it ends, and it is part of what is to be gone.
+fn wait_for_end(daemon: Option<OwnedFd>) {
+    if let Some(daemon) = daemon {
+        let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+        // Everything else is gone already: a daemon that is slow to end is no failure.
+        let _ = poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience));
     }
 }
 
