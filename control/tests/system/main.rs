@@ -12,6 +12,7 @@ mod load;
 mod mtu;
 mod namespaces;
 mod network_acls;
+mod readme;
 mod routing;
 mod security_groups;
 mod source_check;
