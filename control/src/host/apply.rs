@@ -11,6 +11,7 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dataplane::Dataplane;
 use super::difference::{Difference, in_place, is_there};
@@ -18,6 +19,7 @@ use super::enter::NamespaceRef;
 use super::journal::{Journal, NamespaceRecord, Stage, State};
 use super::netns::{self, Identity, Namespace};
 use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan, ProcessPlan};
+use super::proc::{self, ProcessId};
 use super::process::{Job, Processes};
 use super::run_dir::{Lock, RunDir};
 use super::teardown::{Teardown, sweep};
@@ -33,6 +35,9 @@ pub struct Host {
     /// Held for as long as this lives.
     _lock: Lock,
 }
+
+/// How long the end of a killed control may take.
+const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// Something to be told while an apply works: steps done, steps in all, what is being done.
 pub type Progress<'a> = dyn FnMut(u32, u32, String) + 'a;
@@ -55,7 +60,12 @@ impl Host {
             return Ok(Self { run_dir: run_dir.clone(), journal, dataplane, processes, _lock: lock });
         };
         tracing::info!(namespaces = state.namespaces.len(), "taking over what an earlier control left");
+        if let Some(predecessor) = state.control.and_then(ProcessId::open) {
+            // Its lock is free already, but its devices are closed one after the other.
+            let _ = proc::wait(&predecessor, PREDECESSOR);
+        }
         let journal = Arc::new(Journal::from_state(run_dir, state));
+        journal.update(|state| state.control = ProcessId::of(std::process::id()))?;
         let dataplane = match Dataplane::adopt(run_dir, journal.clone())? {
             Some(dataplane) => dataplane,
             None => Dataplane::start(run_dir, journal.clone())?,
