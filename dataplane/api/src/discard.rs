@@ -105,6 +105,8 @@ reasons! {
     TooBigFragmentable = "FRAGMENTATION_NOT_SUPPORTED";
     /// An ICMP error about a connection that is not known here.
     UnrelatedIcmpError = "UNRELATED_ICMP_ERROR";
+    /// The ENI tracks as many connections as it may, and none of them is half-open (SG-39).
+    ConnectionAllowanceExceeded = "CONNTRACK_ALLOWANCE_EXCEEDED";
     /// The table of tracked connections is full.
     ConnectionTableFull = "CONNTRACK_TABLE_FULL";
     /// The table of NAT leases is full.

@@ -9,7 +9,7 @@ use crate::answer::{self, LIMIT};
 use crate::flow::{Decided, FlowCache, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
-use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count};
+use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
 use crate::pipeline::{self, AnswerKind, At, Stop, Walk};
 use crate::state::State;
@@ -198,12 +198,12 @@ impl Worker {
             let out = match outcome {
                 Ok(out) => out,
                 Err(stop) => {
-                    if let Some(nat_gateway) = refused_by {
+                    count_refused(tables, &effects, refused_by, packet, self.index);
+                    if let Some((nat_gateway, _)) = refused_by
+                        && stop.reason == DiscardReason::NatPortsExhausted
+                    {
                         let slot = tables.nat_gateway(nat_gateway).metrics.slot(self.index);
-                        slot.packets_dropped.add(u64::from(packet.segments));
-                        if stop.reason == DiscardReason::NatPortsExhausted {
-                            slot.error_port_allocation.add(u64::from(packet.segments));
-                        }
+                        slot.error_port_allocation.add(u64::from(packet.segments));
                     }
                     return Err(refused(stop, effects));
                 }
@@ -230,7 +230,10 @@ impl Worker {
                 Err(NotCommitted::Raced) => {
                     return Err(refused(DiscardReason::Internal.into(), Effects::default()));
                 }
-                Err(NotCommitted::Full(reason)) => return Err(refused(reason.into(), Effects::default())),
+                Err(NotCommitted::Full(reason, eni)) => {
+                    let refused = refused(reason.into(), Effects::default());
+                    return Err(Refused { receiver: eni.or(refused.receiver), ..refused });
+                }
             }
         }
     }

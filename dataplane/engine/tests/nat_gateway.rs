@@ -31,7 +31,8 @@ fn natgw_12_55_000_connections_to_one_destination_exactly() {
     assert_eq!(known.verdict, Ok(INTERNET), "what has a lease keeps it");
     let counters = &report::nat_gateways(&net.tables, &net.state, net.now)[0];
     assert_eq!(counters.error_port_allocation, 1, "NATGW-15");
-    assert_eq!(counters.active_connections, 55_001);
+    assert_eq!(counters.leases, 55_001);
+    assert_eq!(counters.active_connections, 0, "NATGW-48: TCP only");
     net.pass_ms(350_000);
     assert!(net.state.leases.is_empty());
     let again = net.send(APP.1, udp("10.0.2.20:55001", "203.0.113.5:53", b""));
@@ -171,7 +172,7 @@ fn a_super_packet_is_judged_by_its_segments() {
     }
     let (bytes, offload) = craft::offloaded(data(), Segmentation::TcpV4 { size: 8961 });
     assert_eq!(net.send_offloaded(APP.1, bytes, offload).verdict, Err(DiscardReason::TooBig));
-    let counters = report::enis(&net.tables);
+    let counters = report::enis(&net.tables, &net.state);
     let app = counters.iter().find(|row| row.eni == APP.0).unwrap();
     assert_eq!(app.sent.packets, 1 + 2 * 42, "segments are counted, not super-packets");
 }

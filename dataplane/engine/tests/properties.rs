@@ -203,7 +203,7 @@ proptest! {
         for with in [&with_small, &with_large] {
             prop_assert_eq!(report::connections(&with.state, with.now), report::connections(&without.state, without.now));
             prop_assert_eq!(report::leases(&with.state, with.now), report::leases(&without.state, without.now));
-            prop_assert_eq!(report::enis(&with.tables), report::enis(&without.tables));
+            prop_assert_eq!(report::enis(&with.tables, &with.state), report::enis(&without.tables, &without.state));
             prop_assert_eq!(report::discards(&with.state), report::discards(&without.state));
             prop_assert_eq!(
                 report::nat_gateways(&with.tables, &with.state, with.now),

@@ -21,7 +21,7 @@ mod source_check;
 
 use std::net::IpAddr;
 
-use localvpc_api::trace::{Decision, Protocol, Tuple};
+use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
@@ -103,8 +103,8 @@ pub struct Walk<'a> {
     pub sender: Option<EniIndex>,
     /// The ENI it was about to be delivered to, if one was.
     pub receiver: Option<EniIndex>,
-    /// The NAT gateway that discarded it, if one did.
-    pub refused_by: Option<NatGatewayIndex>,
+    /// The NAT gateway that discarded it, if one did; outbound is from inside.
+    pub refused_by: Option<(NatGatewayIndex, Direction)>,
 }
 
 /// A packet that ends here.

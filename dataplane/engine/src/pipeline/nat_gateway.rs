@@ -56,7 +56,7 @@ pub fn translate<'a>(
         },
     );
     if outcome.is_err() {
-        walk.refused_by = Some(at);
+        walk.refused_by = Some((at, direction));
     }
     outcome.map(|_| At::Routing(gateway.subnet))
 }
@@ -120,6 +120,8 @@ fn outward<'a>(
     let key = InsideKey { nat_gateway: gateway.id, tuple: inside(walk.tuple) };
     if let Some((activity, translation, line)) = state.leases.from_inside(&key, walk.now)
         && !crate::state::reopens(walk.packet, line)
+        // An address that was taken away took its connections along (NATGW-47).
+        && gateway.addresses.contains(&translation.address)
     {
         walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Outbound })?;
         walk.translate_source(translation.address, Some(translation.port));

@@ -3,6 +3,7 @@
 //! This is the truth; the flow caches of the workers only stand in for it.
 
 pub mod activity;
+pub mod allowance;
 pub mod conntrack;
 pub mod leases;
 pub mod nat_ports;
@@ -56,11 +57,17 @@ impl State {
     ///
     /// Each call holds one lock at a time, shortly: call it for one part after the other, for all of them every second or so.
     pub fn expire(&self, tables: &Tables, part: usize, now: Time) -> usize {
+        if part.is_multiple_of(self.parts()) {
+            self.connections.allowances.retain(|eni| tables.has_eni(eni));
+            for gateway in &tables.nat_gateways {
+                gateway.metrics.sample(now);
+            }
+        }
         let connections = self.connections.sweep(part, now, |eni| !tables.has_eni(eni));
         let leases = self.leases.sweep(
             part,
             now,
-            |nat_gateway| !tables.has_nat_gateway(nat_gateway),
+            |nat_gateway, address| !tables.has_nat_address(nat_gateway, address),
             |nat_gateway| {
                 let metrics = self.metrics.nat_gateway(nat_gateway);
                 metrics.idle_timeouts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);

@@ -72,6 +72,7 @@ pub struct Tables {
     pub(crate) internet: Internet,
     pub(crate) eni_ids: HashSet<EniId, RandomState>,
     pub(crate) nat_gateway_ids: HashSet<NatGatewayId, RandomState>,
+    pub(crate) nat_addresses: HashSet<(NatGatewayId, IpAddr), RandomState>,
 }
 
 impl Tables {
@@ -80,9 +81,14 @@ impl Tables {
         self.eni_ids.contains(&id)
     }
 
-    /// Whether the push has this NAT gateway: leases of others are forgotten.
+    /// Whether the push has this NAT gateway.
     pub fn has_nat_gateway(&self, id: NatGatewayId) -> bool {
         self.nat_gateway_ids.contains(&id)
+    }
+
+    /// Whether the push has this NAT gateway with this address: leases of others are forgotten.
+    pub fn has_nat_address(&self, id: NatGatewayId, address: IpAddr) -> bool {
+        self.nat_addresses.contains(&(id, address))
     }
 }
 
@@ -186,6 +192,8 @@ pub struct Eni {
     pub source_dest_check: SourceDestCheck,
     /// Idle timeouts of its connections.
     pub tracking: TrackingTimeouts,
+    /// Most connections that it tracks at a time.
+    pub max_connections: u32,
     /// Its counters; they outlive the tables.
     pub metrics: Arc<EniMetrics>,
 }
