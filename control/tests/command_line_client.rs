@@ -137,11 +137,20 @@ fn leases() -> Value {
              "protocol": 6, "state": "new", "idle_ms": 10, "timeout_ms": 350_000, "out": traffic(), "back": traffic() }])
 }
 
+fn nat_gateway(name: &str, id: u32) -> Value {
+    let traffic = |packets: u32| json!({ "packets": packets, "bytes": packets * 100 });
+    json!({ "name": name, "nat_gateway": id, "leases": 9, "active_connections": 5, "connection_attempts": 8,
+            "connections_established": 7, "error_port_allocation": 1, "idle_timeouts": 2, "in_from_source": traffic(30),
+            "out_to_destination": traffic(28), "in_from_destination": traffic(21), "out_to_source": traffic(20),
+            "packets_dropped": 3, "peak_bytes_per_second": 400, "peak_packets_per_second": 4 })
+}
+
 fn counters() -> Value {
     json!({
         "enis": [{ "name": "app", "eni": 1, "received": traffic(), "sent": traffic(),
-                   "discards": [{ "reason": "network_acl", "packets": 3 }] }],
-        "nat_gateways": [],
+                   "discards": [{ "reason": "network_acl", "packets": 3 }], "conntrack_allowance_available": 262_143,
+                   "conntrack_allowance_exceeded": 7, "conntrack_half_open_evicted": 5 }],
+        "nat_gateways": [nat_gateway("nat-a", 1), nat_gateway("nat-b", 2)],
         "links": [{ "name": "app", "link": 1, "reads": 2, "read_bytes": 128_000, "read_segments": 90, "writes": 0,
                     "written_bytes": 0, "write_errors": 0 }],
         "discards": [{ "code": "SUBNET_ACL_RESTRICTION", "explanation": "The network ACL says no.", "packets": 3 }],
@@ -235,7 +244,30 @@ fn tables_show_what_the_daemon_says() {
     for part in ["3 SUBNET_ACL_RESTRICTION", "The network ACL says no.", "64000", "80 us"] {
         assert!(counters.contains(part), "{part} is missing in\n{counters}");
     }
-    assert!(!counters.contains("NAT gateways"), "empty sections are left out:\n{counters}");
+    assert!(counters.contains("app  3 / 2.1 KiB") || counters.contains("262143"), "{counters}");
+    assert!(counters.contains("ENI  SENT"), "{counters}");
+}
+
+#[test]
+fn natgw_48_metrics_have_cloudwatchs_names() {
+    let lab = Lab::start();
+    let all = lab.json(&["nat", "--metrics"]);
+    let expected = json!({
+        "Name": "nat-b", "ActiveConnectionCount": 5, "BytesInFromDestination": 2100, "BytesInFromSource": 3000,
+        "BytesOutToDestination": 2800, "BytesOutToSource": 2000, "ConnectionAttemptCount": 8,
+        "ConnectionEstablishedCount": 7, "ErrorPortAllocation": 1, "IdleTimeoutCount": 2, "PacketsDropCount": 3,
+        "PacketsInFromDestination": 21, "PacketsInFromSource": 30, "PacketsOutToDestination": 28,
+        "PacketsOutToSource": 20, "PeakBytesPerSecond": 400, "PeakPacketsPerSecond": 4,
+    });
+    assert_eq!((all.as_array().unwrap().len(), &all[1]), (2, &expected));
+    assert_eq!(lab.json(&["nat", "nat-b", "--metrics"]), json!([expected]));
+    let table = lab.out(&["nat", "--metrics"]);
+    assert!(
+        table.starts_with("METRIC                      nat-a  nat-b\nActiveConnectionCount       5      5\n"),
+        "{table}"
+    );
+    assert_eq!(table.lines().count(), 17, "{table}");
+    assert_eq!(lab.out(&["nat", "nat-c", "--metrics"]), "");
 }
 
 #[test]

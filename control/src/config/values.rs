@@ -73,6 +73,26 @@ pub enum Connectivity {
     Private,
 }
 
+/// Whether a NAT gateway exists still (NATGW-41).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatStateWord {
+    /// It does.
+    #[default]
+    Available,
+    /// It was deleted; routes may still lead to it.
+    Deleted,
+}
+
+/// Whose quotas a lab keeps to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuotaWord {
+    /// Nobody's.
+    #[default]
+    Off,
+    /// Those of AWS.
+    Aws,
+}
+
 /// The network namespace to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachPath(pub PathBuf);
@@ -425,6 +445,46 @@ impl Scalar for Connectivity {
 
     fn schema() -> Schema {
         json_schema!({ "enum": ["public", "private"] })
+    }
+}
+
+impl Scalar for NatStateWord {
+    const NOUN: &'static str = "a state of a NAT gateway";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "available" => Some(Self::Available),
+            "deleted" => Some(Self::Deleted),
+            _ => None,
+        }
+    }
+
+    fn help(_: &str) -> String {
+        "`available` (the default) or `deleted` (routes to it become blackholes).".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": ["available", "deleted"] })
+    }
+}
+
+impl Scalar for QuotaWord {
+    const NOUN: &'static str = "a set of quotas";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "aws" => Some(Self::Aws),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    fn help(_: &str) -> String {
+        "`aws` or `off` (the default).".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": ["aws", "off"] })
     }
 }
 

@@ -7,7 +7,7 @@ use localvpc_api::{DiscardReason, LinkId};
 
 use crate::config::diagnostic::{nearest, quoted};
 use crate::lower::Index;
-use crate::model::{Instance, InternetHost, NatGateway, Vpc};
+use crate::model::{Instance, InternetHost, NatGateway, NatGatewayState, Vpc};
 use crate::view::{ErrorView, ExplainOutcome, ExplainRequest, ExplainStep, Explanation};
 
 use super::{Asked, Question};
@@ -231,6 +231,9 @@ fn nat_gateway<'a>(index: &'a Index, word: &str) -> Result<Option<(&'a Vpc, &'a 
         .collect();
     match found.as_slice() {
         [] => Ok(None),
+        [(_, nat)] if nat.state == NatGatewayState::Deleted => {
+            Err(error("not_found", format!("NAT gateway `{word}` is deleted: it has no address")))
+        }
         [one] => Ok(Some(*one)),
         several => {
             let names: Vec<String> =

@@ -219,6 +219,48 @@ Add `{ to: 0.0.0.0/0, via: nat-a }` to route table private.
 }
 
 #[test]
+fn rt_17_a_deleted_nat_gateway_leaves_a_blackhole() {
+    let text = TWO_TIER.replace("nat-a: {", "nat-a: { state: deleted,");
+    assert_ne!(text, TWO_TIER);
+    expect(
+        &text,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out !subnet private-a | route table private | 0.0.0.0/0 → nat-a (deleted) | lab.yaml:31
+BAD_STATE_ROUTE
+Let that route of table private lead to something that exists, or remove it.
+",
+    );
+    refuse(&text, ("app", "nat-a", "tcp/443"), "NAT gateway `nat-a` is deleted: it has no address");
+}
+
+#[test]
+fn natgw_4_a_private_nat_gateway_does_not_get_past_the_internet_gateway() {
+    let written = TWO_TIER.lines().find(|line| line.contains("nat-a: {")).unwrap();
+    let text =
+        TWO_TIER.replace(written, "      nat-a: { subnet: public-a, ip: 10.0.1.100, connectivity: private }");
+    expect(
+        &text,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out  subnet private-a | network ACL app out | rule 110 allow tcp 443 | lab.yaml:49
+out  subnet private-a | route table private | 0.0.0.0/0 → nat-a | lab.yaml:31
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out  nat-a | source | 10.0.2.20:* → 10.0.1.100:*
+out  subnet public-a | network ACL default out | rule 100 allow all | default
+out  subnet public-a | route table public | 0.0.0.0/0 → igw | lab.yaml:30
+out !igw | source | 10.0.1.100 has no public address
+IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS
+NAT gateway nat-a is private: give it an `eip:` and leave `connectivity: private` out, or route the sender's subnet through a public one.
+",
+    );
+}
+
+#[test]
 fn two_vpcs_with_the_same_addresses() {
     expect(
         PEERS,

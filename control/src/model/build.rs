@@ -10,13 +10,13 @@ use localvpc_api::trace::Protocol;
 use crate::config::decode::{Named, OneOrMany};
 use crate::config::diagnostic::{Diagnostics, nearest, quoted};
 use crate::config::document::{ExpectSection, LabSection, VpcSection};
-use crate::config::values::{Name, ProtocolWord, Text};
+use crate::config::values::{Name, ProtocolWord, QuotaWord, Text};
 use crate::config::{Document, Severity, Span, Spanned, parse};
 
 use super::addresses::{Taken, not_public, pool_range};
 use super::id::{Kind, resource_id};
 use super::vpc::vpc;
-use super::{Expectation, InternetHost, Model, Place, PublicAddress, PublicAddressKind, Vpc};
+use super::{Expectation, InternetHost, Model, Place, PublicAddress, PublicAddressKind, Vpc, quotas};
 
 impl Model {
     /// Reads and validates a file: its path for messages, and its text. On success what comes beside the
@@ -26,6 +26,20 @@ impl Model {
     /// Everything that is wrong with it, each with its line.
     pub fn read(path: &str, text: &str) -> Result<(Self, Diagnostics), Diagnostics> {
         Self::from_document(&parse(path, text)?)
+    }
+
+    /// The same, with quotas where the file does not speak of any.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read_with_quotas(
+        path: &str,
+        text: &str,
+        quotas: QuotaWord,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
+        let mut document = parse(path, text)?;
+        document.content.quotas.get_or_insert(Spanned { value: quotas, span: Span::default() });
+        Self::from_document(&document)
     }
 
     /// Validates a document. On success what comes beside the model is its warnings.
@@ -41,6 +55,9 @@ impl Model {
         public_addresses(content, &mut vpcs, &mut lab, &mut errors);
         implicit_host(&vpcs, &mut hosts, &mut lab);
         warn_about_hidden_hosts(content, &vpcs, &mut errors);
+        if content.quotas.is_some_and(|quotas| quotas.value == QuotaWord::Aws) {
+            quotas::check(content, &vpcs, &mut errors);
+        }
         errors.sort();
         if errors.has_errors() {
             errors.retain(Severity::Error);

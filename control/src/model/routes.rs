@@ -130,6 +130,12 @@ fn target(scope: &mut Scope<'_>, section: &RouteSection) -> Option<Target> {
     let candidates: Vec<&str> = gateway.into_iter().chain(nat_gateways).chain(instances).collect();
     let help = match nearest(word, candidates.iter().copied().chain(["local", "blackhole"])) {
         Some(near) => format!("did you mean `{near}`?"),
+        // What a file looks like after its NAT gateway was cut out.
+        _ if vpc.value.nat_gateways.is_empty() && !candidates.is_empty() => format!(
+            "in VPC `{}` a route can lead to {}, or `blackhole`; for a NAT gateway that was deleted, keep it with `state: deleted`.",
+            vpc.name,
+            quoted(candidates)
+        ),
         None if candidates.is_empty() => {
             format!("VPC `{}` has no internet gateway, NAT gateway or instance yet: define one.", vpc.name)
         }

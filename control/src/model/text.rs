@@ -51,9 +51,11 @@ pub fn peer(peer: &Peer) -> String {
     }
 }
 
-/// `0.0.0.0/0 → nat-a`.
+/// `0.0.0.0/0 → nat-a`; `0.0.0.0/0 → nat-a (deleted)` for a target that is gone.
 pub fn route(vpc: &Vpc, route: &Route) -> String {
-    format!("{} → {}", route.destination, target(vpc, &route.target))
+    let gone = matches!(route.target, Target::NatGateway(_)) && vpc.is_blackhole(route);
+    let gone = if gone { " (deleted)" } else { "" };
+    format!("{} → {}{gone}", route.destination, target(vpc, &route.target))
 }
 
 /// The word that a file has after `via:`.

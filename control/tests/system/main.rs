@@ -11,6 +11,7 @@ mod crashes;
 mod load;
 mod mtu;
 mod namespaces;
+mod nat_gateways;
 mod network_acls;
 mod readme;
 mod routing;

@@ -7,8 +7,8 @@ use hashbrown::HashMap;
 use localvpc_api::report::{
     Connection, ConnectionState, Discards, EniCounters, Lease, NatGatewayCounters, Traffic,
 };
-use localvpc_api::{DiscardReason, NatGatewayId};
 use localvpc_api::trace::{Direction, Protocol, Tuple};
+use localvpc_api::{DiscardReason, NatGatewayId};
 
 use crate::Time;
 use crate::metrics::NatGatewayMetrics;

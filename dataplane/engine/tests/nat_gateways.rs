@@ -117,7 +117,8 @@ fn natgw_1_natgw_4_a_private_gateway_does_not_get_past_the_internet_gateway() {
     assert_eq!(last.tuple.source, ip("10.0.1.100"), "it came to the internet gateway as the NAT gateway's");
     // Within the VPC it translates as any (NATGW-36): db sees the gateway, and its reply finds back.
     net.push(|rows| {
-        let to_db = localvpc_api::tables::Route { destination: net_of_db(), target: RouteTarget::NatGateway(NAT) };
+        let to_db =
+            localvpc_api::tables::Route { destination: net_of_db(), target: RouteTarget::NatGateway(NAT) };
         rows.route_tables[1].routes.push(to_db);
         rows.subnets.push(lab::subnet(localvpc_api::SubnetId(3), "10.0.3.0/24", PUBLIC_ROUTES, PUBLIC_ACL));
         rows.enis[2].subnet = localvpc_api::SubnetId(3);
@@ -188,7 +189,10 @@ fn rt_17_rt_19_natgw_43_a_deleted_gateway_leaves_a_blackhole() {
     assert_eq!(refused.verdict, Err(DiscardReason::Blackhole));
     let back = format!("198.51.100.20:{}", out.source_port);
     let late = net.send(INTERNET, udp("203.0.113.5:53", back.as_str(), b""));
-    assert!(matches!(late.verdict, Err(DiscardReason::NoPublicAssociation | DiscardReason::NoSuchHost)), "{late:?}");
+    assert!(
+        matches!(late.verdict, Err(DiscardReason::NoPublicAssociation | DiscardReason::NoSuchHost)),
+        "{late:?}"
+    );
     net.pass_ms(1);
     assert!(net.state.leases.is_empty());
     // A gateway that is made later is another one (the registry never reuses a number).
@@ -196,5 +200,8 @@ fn rt_17_rt_19_natgw_43_a_deleted_gateway_leaves_a_blackhole() {
         add_second(rows);
         rows.route_tables[1].routes[1].target = RouteTarget::NatGateway(SECOND);
     });
-    assert_eq!(net.send(APP.1, udp("10.0.2.20:5000", "203.0.113.5:53", b"")).tuple().source, ip("198.51.100.21"));
+    assert_eq!(
+        net.send(APP.1, udp("10.0.2.20:5000", "203.0.113.5:53", b"")).tuple().source,
+        ip("198.51.100.21")
+    );
 }

@@ -38,7 +38,11 @@ fn natgw_48_attempts_are_initial_syns_and_established_are_handshakes() {
     net.send(APP.1, udp("10.0.2.20:5000", "203.0.113.5:53", b""));
     net.send(APP.1, ping(Echo::Request, "10.0.2.20", "203.0.113.5", 7, 1));
     let now = counters(&net);
-    assert_eq!((now.connection_attempts, now.connections_established), (1, 0), "a repeated SYN is no attempt");
+    assert_eq!(
+        (now.connection_attempts, now.connections_established),
+        (1, 0),
+        "a repeated SYN is no attempt"
+    );
     assert_eq!((now.active_connections, now.leases), (1, 3), "TCP only");
 
     let eip = open(&mut net, 51001);
@@ -52,7 +56,11 @@ fn natgw_48_attempts_are_initial_syns_and_established_are_handshakes() {
 
     net.send(APP.1, tcp(FIN, "10.0.2.20:51001", SERVER));
     net.send(INTERNET, tcp(FIN, SERVER, eip.as_str()));
-    assert_eq!(counters(&net).active_connections, 1, "a closed connection is not active, though its port is held");
+    assert_eq!(
+        counters(&net).active_connections,
+        1,
+        "a closed connection is not active, though its port is held"
+    );
     net.pass_ms(350_000);
     let now = counters(&net);
     assert_eq!((now.active_connections, now.leases), (0, 0));
@@ -66,8 +74,8 @@ fn invariants(now: &NatGatewayCounters) {
         assert!(arrived.bytes >= left.bytes && arrived.packets >= left.packets, "{now:?}");
         arrived.packets - left.packets
     };
-    let dropped = lost(now.in_from_source, now.out_to_destination)
-        + lost(now.in_from_destination, now.out_to_source);
+    let dropped =
+        lost(now.in_from_source, now.out_to_destination) + lost(now.in_from_destination, now.out_to_source);
     assert_eq!(dropped, now.packets_dropped, "{now:?}");
     assert!(now.connections_established <= now.connection_attempts, "{now:?}");
     assert!(now.error_port_allocation <= now.packets_dropped, "{now:?}");
@@ -106,7 +114,9 @@ fn natgw_48_natgw_49_what_comes_in_goes_out_or_is_dropped() {
     assert_eq!(now.in_from_destination.packets - now.out_to_source.packets, 2);
 
     // Dropped further on, by the network ACL of its subnet: the gateway did its part.
-    net.push(|rows| rows.network_acls[0].outbound = vec![entry(100, Action::Allow, Match::All, "10.0.0.0/8")]);
+    net.push(|rows| {
+        rows.network_acls[0].outbound = vec![entry(100, Action::Allow, Match::All, "10.0.0.0/8")]
+    });
     let before = counters(&net);
     let refused = net.send(APP.1, udp("10.0.2.20:5000", "203.0.113.5:53", b""));
     assert_eq!(refused.verdict, Err(DiscardReason::NetworkAcl));

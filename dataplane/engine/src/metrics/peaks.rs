@@ -25,7 +25,8 @@ impl Peaks {
     /// Notes how much there has been so far.
     pub fn sample(&mut self, total: Traffic, now: Time) {
         let Some((begun, before)) = self.begun else {
-            self.begun = Some((now, total));
+            // What came before anybody came by belongs to the first interval.
+            self.begun = Some((now, Traffic::default()));
             return;
         };
         if now.0.saturating_sub(begun.0) >= INTERVAL_MS {
@@ -85,7 +86,11 @@ mod tests {
             peaks.sample(traffic(sent), Time(second * 1_000));
             sent += 5;
         }
-        assert_eq!(peaks.highest(traffic(sent), Time(80_000)), traffic(5), "the burst is more than a minute ago");
+        assert_eq!(
+            peaks.highest(traffic(sent), Time(80_000)),
+            traffic(5),
+            "the burst is more than a minute ago"
+        );
     }
 
     #[test]
