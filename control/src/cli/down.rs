@@ -53,7 +53,7 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
 /// everything else is gone already, so a daemon that is slow to end is no failure.
 fn has_ended(daemon: Option<OwnedFd>) -> bool {
     let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
-    daemon.is_some_and(|daemon| {
+    daemon.is_none_or(|daemon| {
         matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
     })
 }
