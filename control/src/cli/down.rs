@@ -24,9 +24,17 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         Ok(run_dir) => {
             let client = Client::new(run_dir)?;
             let daemon = client.process();
-            client.order("/v1/down")?;
-            wait_for_end(daemon);
-            report(global, client.lab(), &Teardown::default())
+            match client.order("/v1/down") {
+                Ok(()) => {
+                    let _ = has_ended(daemon);
+                    report(global, client.lab(), &Teardown::default())
+                }
+                // It was being killed while we talked to it.
+                Err(Failure::Conversation { lab, .. }) if has_ended(daemon) => {
+                    clean_up(global, &RunDir::of(&lab)?)
+                }
+                Err(failure) => Err(failure),
+            }
         }
         Err(Failure::OnlyLeftovers { labs }) if labs.len() == 1 => clean_up(global, &RunDir::of(&labs[0])?),
         // Even its directory is gone, but not necessarily everything else.
@@ -41,13 +49,13 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
 }
 
-/// The daemon replies before it ends, and it is part of what is to be gone.
-fn wait_for_end(daemon: Option<OwnedFd>) {
-    if let Some(daemon) = daemon {
-        let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
-        // Everything else is gone already: a daemon that is slow to end is no failure.
-        let _ = poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience));
-    }
+/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 5 s;
+/// everything else is gone already, so a daemon that is slow to end is no failure.
+fn has_ended(daemon: Option<OwnedFd>) -> bool {
+    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+    daemon.is_none_or(|daemon| {
+        matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
+    })
 }
 
 /// Removes what a lab without a daemon has left.

@@ -49,10 +49,10 @@ pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Res
 /// [`Error::Io`] when a file of ours cannot be removed.
 pub fn remove(directory: &Path, lab: &str) -> Result<(), Error> {
     for name in FILES {
-        for path in [directory.join(name), aside(directory, name)] {
-            if is_ours(&path, lab) {
-                fs::remove_file(&path).doing("remove", &path)?;
-            }
+        let (path, aside) = (directory.join(name), aside(directory, name));
+        let ours = is_ours(&path, lab).then_some(path);
+        for path in ours.into_iter().chain(is_begun(&aside, lab).then_some(aside)) {
+            fs::remove_file(&path).doing("remove", &path)?;
         }
     }
     match fs::remove_dir(directory) {
@@ -78,6 +78,13 @@ fn is_ours(path: &Path, lab: &str) -> bool {
     fs::read(path).is_ok_and(|content| content.starts_with(mark(lab).as_bytes()))
 }
 
+/// Whether a file under the name that only [`write`] gives is one that it was killed over: it may not even have the
+/// whole mark yet.
+fn is_begun(aside: &Path, lab: &str) -> bool {
+    let begun = |content: Vec<u8>| content.iter().zip(mark(lab).as_bytes()).all(|(is, should)| is == should);
+    fs::read(aside).is_ok_and(begun)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +102,16 @@ mod tests {
         remove(&directory, "lab").unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         remove(&directory, "lab").unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_write_left_is_removed() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lab-web");
+        fs::write(aside(&directory, "hosts"), "").unwrap();
+        fs::write(aside(&directory, "resolv.conf"), "# made by local").unwrap();
+        remove(&directory, "lab").unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]
