@@ -11,7 +11,7 @@ use localvpc_api::trace::{Protocol, Tuple};
 
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
-use crate::wire::{Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
+use crate::wire::{self, Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
 
 /// A packet parsed once: facts and offsets, no borrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +20,8 @@ pub struct Packet {
     pub tuple: Tuple,
     /// What it carries.
     pub kind: Kind,
+    /// The window scale that a TCP SYN offers.
+    pub window_scale: Option<u8>,
     /// Hops left.
     pub ttl: u8,
     /// Whether it must not be fragmented.
@@ -149,6 +151,7 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     let (ip, rest) = Ipv4::checked(bytes)?;
     let protocol = Protocol(ip.protocol);
     let transport = Ipv4::LENGTH as u16;
+    let mut window_scale = None;
     let (kind, ports, headers) = match protocol {
         Protocol::TCP => {
             let (tcp, data) = Tcp::checked(rest)?;
@@ -159,6 +162,9 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
                 window: tcp.window.get(),
                 payload: data.len() as u32,
             };
+            if facts.flags & TcpFacts::SYN != 0 {
+                window_scale = wire::tcp::window_scale(&rest[Tcp::LENGTH..tcp.header_length()]);
+            }
             let ports = (tcp.source_port.get(), tcp.destination_port.get());
             (Kind::Tcp(facts), ports, Ipv4::LENGTH + tcp.header_length())
         }
@@ -186,6 +192,7 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     Ok(Packet {
         tuple: tuple(ip, ports),
         kind,
+        window_scale,
         ttl: ip.ttl,
         dont_fragment: ip.dont_fragment(),
         transport,
@@ -291,6 +298,7 @@ mod tests {
                     window: 64240,
                     payload: 0
                 }),
+                window_scale: Some(7),
                 ttl: 63,
                 dont_fragment: true,
                 transport: 20,

@@ -142,6 +142,7 @@ fn packet(tuple: Tuple, kind: Kind) -> Packet {
     Packet {
         tuple,
         kind,
+        window_scale: None,
         ttl: 64,
         dont_fragment: true,
         transport: 20,

@@ -6,7 +6,7 @@ use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, holds};
+use crate::flow::{Decided, FlowCache, activity, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count, count_refused};
@@ -127,7 +127,7 @@ impl Worker {
         };
         if let Some(flow) = self.cache.find(from, &packet, tables.generation, state, now) {
             for dependency in &flow.dependencies {
-                if let Ok(Some((activity, direction))) = holds(state, dependency, now) {
+                if let Some((activity, direction)) = activity(state, dependency) {
                     activity.touch(&packet, direction, now);
                 }
             }
@@ -344,10 +344,7 @@ impl Accepted {
         if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
             return None;
         }
-        let steady = self.dependencies.iter().all(|on| match holds(state, on, now) {
-            Ok(line) => line.is_none_or(|(line, _)| line.is_steady()),
-            Err(_) => false,
-        });
+        let steady = self.dependencies.iter().all(|on| holds(state, on, now).is_ok());
         steady.then(|| Decided {
             out: self.out,
             rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),

@@ -162,7 +162,7 @@ fn a_super_packet_is_judged_by_its_segments() {
     let syn = net.send(APP.1, tcp(SYN, "10.0.2.20:51000", SERVER));
     let eip = format!("198.51.100.20:{}", syn.tuple().source_port);
     net.send(INTERNET, tcp(SYN_ACK, SERVER, eip.as_str()));
-    let facts = TcpFacts { flags: ACK, sequence: 1001, acknowledgement: 1, window: 1000, payload: 60_000 };
+    let facts = TcpFacts { flags: ACK, sequence: 1001, acknowledgement: 1001, window: 1000, payload: 60_000 };
     let data = || craft::tcp_segment(facts, "10.0.2.20:51000", SERVER);
     for _ in 0..2 {
         let (bytes, offload) = craft::offloaded(data(), Segmentation::TcpV4 { size: 1460 });

@@ -175,6 +175,10 @@ fn inward<'a>(
     }
     let key = outside(gateway, walk.tuple);
     let tuple = match state.leases.from_outside(&key, walk.now) {
+        // A SYN on a closed connection would begin another one (NATGW-18).
+        Some((_, _, line)) if crate::state::reopens(walk.packet, line) => {
+            return Err(DiscardReason::NatNoConnection.into());
+        }
         Some((activity, tuple, _)) => {
             walk.effects.propose(Effect::Lease {
                 activity,

@@ -1,18 +1,20 @@
 //! Keeps, for each live connection or lease, what changes with every packet.
 //!
-//! An [`Activity`] is one cache line of atomics in a fixed array. Creating and
+//! An [`Activity`] is two adjacent cache lines of atomics in a fixed array. Creating and
 //! ending one happens under the lock of the index that refers to it; touching it
-//! takes no lock. A [`Ref`] names a line together with its version, so that
-//! whoever kept a reference notices when the line has been given to another
+//! takes no lock. A [`Ref`] names one together with its version, so that
+//! whoever kept a reference notices when it has been given to another
 //! connection.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Mutex, PoisonError};
 
 use localvpc_api::report::{ConnectionState, Traffic};
 use localvpc_api::trace::{Direction, Protocol};
+use zerocopy::FromZeros;
 
-use super::tcp;
+use super::tcp::line::Line;
+use super::tcp::{self, Connection, Timer};
 use crate::Time;
 use crate::packet::{Kind, Packet};
 
@@ -39,14 +41,16 @@ pub struct Timeouts {
     pub closed: u32,
 }
 
-/// One cache line per connection: all that a packet of it changes.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+/// All that a packet of a connection changes: one cache line, and for TCP the one behind it.
+///
+/// Processors fetch lines in pairs of 128 bytes, so the second costs little.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C, align(128))]
 pub struct Activity {
     /// Odd while in use; changes whenever the line is given out or taken back.
     version: AtomicU32,
     /// For TCP the state as [`tcp`] packs it; [`BY_TRAFFIC`] for everything else.
-    state: AtomicU8,
+    state: AtomicU16,
     /// Time of the last packet that refreshed it.
     last_seen: AtomicU64,
     /// [`Timeouts`], by state.
@@ -54,9 +58,13 @@ pub struct Activity {
     /// Packets and bytes, outbound then inbound.
     packets: [AtomicU64; 2],
     bytes: [AtomicU64; 2],
+    /// Where the streams of a TCP connection are.
+    streams: Line,
 }
 
-const BY_TRAFFIC: u8 = u8::MAX;
+const BY_TRAFFIC: u16 = u16::MAX;
+
+const _: () = assert!(std::mem::offset_of!(Activity, streams) == 64 && size_of::<Activity>() == 128);
 
 /// A fixed number of activities, given out and taken back.
 #[derive(Debug)]
@@ -74,10 +82,14 @@ struct Free {
 }
 
 impl Activities {
-    /// Room for `capacity` activities, 64 bytes each.
+    /// Room for `capacity` activities, 128 bytes each. Pages that were never used take no memory.
+    ///
+    /// # Panics
+    /// If there is not that much memory.
     pub fn new(capacity: u32) -> Self {
         Self {
-            lines: (0..capacity).map(|_| Activity::default()).collect(),
+            lines: <[Activity]>::new_box_zeroed_with_elems(capacity as usize)
+                .expect("memory for as many activities as the limits say"),
             free: Mutex::new(Free { returned: Vec::new(), fresh: 0 }),
         }
     }
@@ -132,6 +144,20 @@ impl Activities {
         (line.version.load(Acquire) == reference.version && !line.expired(now)).then_some(line)
     }
 
+    /// The line, if it still is what `reference` meant, has not idled out, and a mid-stream packet leaves its state alone:
+    /// so that a flow cache may stand in for the walk.
+    #[inline]
+    pub fn steady(&self, reference: Ref, now: Time) -> Option<&Activity> {
+        self.live(reference, now).filter(|line| line.is_steady())
+    }
+
+    /// The line, if it still is what `reference` meant.
+    #[inline]
+    pub fn same(&self, reference: Ref) -> Option<&Activity> {
+        let line = &self.lines[reference.slot as usize];
+        (line.version.load(Acquire) == reference.version).then_some(line)
+    }
+
     /// The line, whether or not it has idled out. For holders of the index lock.
     pub fn line(&self, reference: Ref) -> &Activity {
         &self.lines[reference.slot as usize]
@@ -142,6 +168,7 @@ impl Activity {
     fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
         let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
         self.state.store(state, Relaxed);
+        self.streams.reset(&Connection::new());
         for (slot, value) in
             self.timeouts.iter().zip([timeouts.new, timeouts.established, timeouts.closing, timeouts.closed])
         {
@@ -153,27 +180,53 @@ impl Activity {
         self.see(packet, direction, now);
     }
 
-    /// Counts a packet, refreshes the timer and moves the TCP state along.
+    /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due.
     pub fn see(&self, packet: &Packet, direction: Direction, now: Time) {
-        if let Kind::Tcp(facts) = &packet.kind {
-            let replied = self.packets[direction.opposite() as usize].load(Relaxed) > 0;
-            let state = self.state.load(Relaxed);
-            self.state.store(tcp::next(state, facts.flags, direction, replied), Relaxed);
+        let Kind::Tcp(facts) = &packet.kind else { return self.touch(packet, direction, now) };
+        self.count(packet, direction);
+        let mut state = self.state.load(Relaxed);
+        loop {
+            let before = self.streams.load(state);
+            let mut after = before;
+            let timer = after.see(facts, packet.window_scale, direction);
+            if timer == Timer::Restart {
+                // Before the state, whose timeout may be shorter than it was idle.
+                self.last_seen.store(now.0, Relaxed);
+            }
+            // Two workers may see a FIN each.
+            match self.state.compare_exchange(state, after.state, Relaxed, Relaxed) {
+                Ok(_) => return self.streams.store(&before, &after),
+                Err(other) => state = other,
+            }
         }
-        self.touch(packet, direction, now);
     }
 
-    /// Counts a packet and refreshes the timer: all that a packet in mid-stream does.
+    /// Counts a packet, moves its stream on and refreshes the timer: all that a packet in mid-stream does.
     #[inline]
     pub fn touch(&self, packet: &Packet, direction: Direction, now: Time) {
-        let at = direction as usize;
+        self.count(packet, direction);
         self.last_seen.store(now.0, Relaxed);
+        if let Kind::Tcp(facts) = &packet.kind {
+            self.streams.advance(facts, direction);
+        }
+    }
+
+    #[inline]
+    fn count(&self, packet: &Packet, direction: Direction) {
+        let at = direction as usize;
         self.packets[at].store(self.packets[at].load(Relaxed) + u64::from(packet.segments), Relaxed);
         self.bytes[at].store(self.bytes[at].load(Relaxed) + u64::from(packet.length), Relaxed);
     }
 
-    /// Whether a mid-stream packet leaves its state alone, so that a flow cache may stand in for the walk.
-    pub fn is_steady(&self) -> bool {
+    /// What is known of a TCP connection.
+    pub fn connection(&self) -> Option<Connection> {
+        let state = self.state.load(Relaxed);
+        (state != BY_TRAFFIC).then(|| self.streams.load(state))
+    }
+
+    /// Opening and closed connections are not: what comes next may open them, or show that they live.
+    #[inline]
+    fn is_steady(&self) -> bool {
         let state = self.state.load(Relaxed);
         state == BY_TRAFFIC
             || matches!(tcp::phase(state), ConnectionState::Established | ConnectionState::Closing)

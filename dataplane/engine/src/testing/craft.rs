@@ -7,8 +7,8 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, TransportHeader, UdpHeader,
-    icmpv4,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, TcpOptionElement,
+    TransportHeader, UdpHeader, icmpv4,
 };
 use localvpc_api::trace::{Protocol, Tuple};
 
@@ -24,13 +24,37 @@ pub const TTL: u8 = 64;
 pub struct End(pub SocketAddrV4);
 
 /// A TCP segment without data; `flags` as in [`TcpFacts`].
+///
+/// Its numbers are right, in either direction, while none of the connection's segments have data: both ends begin at 1000.
 pub fn tcp(flags: u8, source: impl Into<End>, destination: impl Into<End>) -> Vec<u8> {
-    let facts = TcpFacts { flags, sequence: 1000, acknowledgement: 0, window: 64240, payload: 0 };
+    let sequence = if flags & TcpFacts::SYN != 0 { 1000 } else { 1001 };
+    let acknowledgement = if flags & TcpFacts::ACK != 0 { 1001 } else { 0 };
+    let facts = TcpFacts { flags, sequence, acknowledgement, window: 64240, payload: 0 };
     tcp_segment(facts, source, destination)
+}
+
+/// A SYN or SYN-ACK that offers to scale windows.
+pub fn tcp_scaled(
+    facts: TcpFacts,
+    scale: u8,
+    source: impl Into<End>,
+    destination: impl Into<End>,
+) -> Vec<u8> {
+    let options = [TcpOptionElement::Noop, TcpOptionElement::WindowScale(scale)];
+    tcp_with_options(facts, &options, source, destination)
 }
 
 /// A TCP segment with everything stated, and as many data bytes as `facts` says.
 pub fn tcp_segment(facts: TcpFacts, source: impl Into<End>, destination: impl Into<End>) -> Vec<u8> {
+    tcp_with_options(facts, &[], source, destination)
+}
+
+fn tcp_with_options(
+    facts: TcpFacts,
+    options: &[TcpOptionElement],
+    source: impl Into<End>,
+    destination: impl Into<End>,
+) -> Vec<u8> {
     let (source, destination) = (source.into().0, destination.into().0);
     let mut header = TcpHeader::new(source.port(), destination.port(), facts.sequence, facts.window);
     header.acknowledgment_number = facts.acknowledgement;
@@ -40,6 +64,7 @@ pub fn tcp_segment(facts: TcpFacts, source: impl Into<End>, destination: impl In
     header.psh = facts.flags & TcpFacts::PSH != 0;
     header.ack = facts.flags & TcpFacts::ACK != 0;
     header.urg = facts.flags & TcpFacts::URG != 0;
+    header.set_options(options).expect("the options fit a header");
     let data = data(facts.payload as usize);
     transport(IpNumber::TCP, TransportHeader::Tcp(header), *source.ip(), *destination.ip(), &data)
 }
