@@ -10,10 +10,14 @@ use std::sync::{Arc, Mutex, PoisonError};
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use localvpc_api::report::{Discards, Traffic};
+use localvpc_api::trace::Direction;
 use localvpc_api::{DiscardReason, EniId, NatGatewayId};
 
 /// Most workers a dataplane runs.
 pub const MAX_WORKERS: usize = 16;
+
+/// The slot of the one thread that ends what has idled out.
+pub const HOUSEKEEPER: usize = MAX_WORKERS;
 
 /// A number that one worker per slot adds to.
 #[derive(Debug, Default)]
@@ -107,6 +111,16 @@ pub struct NatGatewaySlot {
     pub packets_dropped: Counter,
 }
 
+impl NatGatewaySlot {
+    /// What is forwarded in a direction: outbound is from inside.
+    pub fn traffic(&self, direction: Direction) -> &TrafficCounter {
+        match direction {
+            Direction::Outbound => &self.out_to_destination,
+            Direction::Inbound => &self.in_from_destination,
+        }
+    }
+}
+
 /// Counters of a NAT gateway.
 #[derive(Debug, Default)]
 pub struct NatGatewayMetrics {
@@ -115,13 +129,13 @@ pub struct NatGatewayMetrics {
     pub idle_timeouts: AtomicU64,
 }
 
-/// A slot per worker.
+/// A slot per worker, and one for the housekeeper.
 #[derive(Debug)]
 struct PerWorker<T>(Box<[T]>);
 
 impl<T: Default> Default for PerWorker<T> {
     fn default() -> Self {
-        Self((0..MAX_WORKERS).map(|_| T::default()).collect())
+        Self((0..=HOUSEKEEPER).map(|_| T::default()).collect())
     }
 }
 

@@ -4,11 +4,13 @@
 //! except to change it. What a hostile guest can write into a packet or into its
 //! virtio header ends here, as a [`DiscardReason`].
 
+mod fragment;
 mod offload;
 
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
+pub use self::fragment::Fragment;
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
 use crate::wire::{Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
@@ -16,10 +18,12 @@ use crate::wire::{Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
 /// A packet parsed once: facts and offsets, no borrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Addresses and ports. ICMP echo has its identifier in both ports, other ICMP type and code, other protocols 0.
+    /// Addresses and ports. ICMP echo has its identifier in both ports, other ICMP type and code, other protocols and later fragments 0.
     pub tuple: Tuple,
     /// What it carries.
     pub kind: Kind,
+    /// Which part of a datagram it is; `None` if it is all of it.
+    pub fragment: Option<Fragment>,
     /// Hops left.
     pub ttl: u8,
     /// Whether it must not be fragmented.
@@ -51,6 +55,8 @@ pub enum Kind {
     IcmpOther,
     /// Any other protocol.
     Other,
+    /// A fragment other than the first: it has no transport header, so nothing can be decided about it alone.
+    LaterFragment,
 }
 
 /// Which half of a ping.
@@ -74,7 +80,7 @@ impl Packet {
             Kind::IcmpError(_) | Kind::IcmpOther => {
                 Selector::Icmp { kind: tuple.source_port as u8, code: tuple.destination_port as u8 }
             }
-            Kind::Other => Selector::Other(tuple.protocol),
+            Kind::Other | Kind::LaterFragment => Selector::Other(tuple.protocol),
         }
     }
 }
@@ -147,6 +153,9 @@ pub enum Quoted {
 #[inline]
 pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     let (ip, rest) = Ipv4::checked(bytes)?;
+    if ip.is_fragment() {
+        return fragment::parse(ip, rest, offload);
+    }
     let protocol = Protocol(ip.protocol);
     let transport = Ipv4::LENGTH as u16;
     let (kind, ports, headers) = match protocol {
@@ -186,6 +195,7 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     Ok(Packet {
         tuple: tuple(ip, ports),
         kind,
+        fragment: None,
         ttl: ip.ttl,
         dont_fragment: ip.dont_fragment(),
         transport,
@@ -291,6 +301,7 @@ mod tests {
                     window: 64240,
                     payload: 0
                 }),
+                fragment: None,
                 ttl: 63,
                 dont_fragment: true,
                 transport: 20,

@@ -141,6 +141,7 @@ fn packet(tuple: Tuple, kind: Kind) -> Packet {
     Packet {
         tuple,
         kind,
+        fragment: None,
         ttl: 64,
         dont_fragment: true,
         transport: 20,

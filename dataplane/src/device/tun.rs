@@ -2,18 +2,19 @@
 //!
 //! With virtio headers a super-packet of up to 64 KiB passes in one read and one
 //! write. Without them (`offload: off`) packets are bare, so a super-packet that goes to
-//! such a link is split and its checksums are completed here, see [`segment`].
+//! such a link is split and its checksums are completed in software, see [`segment`].
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use localvpc_api::message;
+use localvpc_engine::segment;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter};
 
-use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, segment, virtio};
+use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, virtio};
 
 /// One queue.
 #[derive(Debug)]

@@ -111,7 +111,7 @@ impl Rewrite {
                 icmp.identifier.set(self.source_port);
                 icmp.checksum.set(update(icmp.checksum.get(), Sum::default().and_word(self.transport)));
             }
-            Kind::IcmpError(_) | Kind::IcmpOther | Kind::Other => (),
+            Kind::IcmpError(_) | Kind::IcmpOther | Kind::Other | Kind::LaterFragment => (),
         }
     }
 
