@@ -38,7 +38,7 @@ pub enum ApplyEvent {
     Applied {
         /// Generation of the tables in force.
         generation: u64,
-        /// Warnings of the file, rendered.
+        /// Warnings of the file, as in the plan, and what could not be done after the tables were in force.
         warnings: Vec<String>,
         /// From request to the end, in milliseconds.
         took_ms: u64,

@@ -181,7 +181,7 @@ async fn apply(Json(request): Json<Value>) -> axum::body::Body {
     let end = if request["text"].as_str().unwrap().contains("# fail") {
         json!({ "event": "failed", "kind": "host", "message": "namespace taken" })
     } else {
-        json!({ "event": "applied", "generation": 4, "warnings": [], "took_ms": 12 })
+        json!({ "event": "applied", "generation": 1, "warnings": [], "took_ms": 12 })
     };
     let step = json!({ "event": "step", "done": 0, "total": 1, "what": "namespace web" });
     let text = format!("{plan}\n{step}\n{end}\n");
@@ -270,7 +270,7 @@ fn up_shows_the_plan_and_what_to_try() {
 ~ security group main/db: 1 rule added
 = 14 unchanged
 
-lab fixed is up: generation 4, after 12 ms
+lab fixed is up: generation 1, after 12 ms
 Try:
   localvpc exec app -- curl -s http://198.51.100.10/
   localvpc explain app example tcp/80

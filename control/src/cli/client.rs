@@ -1,9 +1,12 @@
 //! The daemon's HTTP API, as the verbs use it: one request per connection over the lab's Unix socket.
 
+use std::os::fd::OwnedFd;
+
 use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::process::PidfdFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::net::UnixStream;
@@ -45,6 +48,13 @@ impl Client {
     /// The lab's name.
     pub fn lab(&self) -> &str {
         self.run_dir.lab()
+    }
+
+    /// A handle on the daemon's process, which becomes readable when it ends; none when it has ended.
+    pub fn process(&self) -> Option<OwnedFd> {
+        let daemon = std::os::unix::net::UnixStream::connect(self.run_dir.control_socket()).ok()?;
+        let pid = rustix::net::sockopt::socket_peercred(&daemon).ok()?.pid;
+        rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
     }
 
     /// `GET path`.

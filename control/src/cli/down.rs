@@ -1,6 +1,9 @@
 //! `localvpc down`: take a lab down, all of it.
 
+use std::os::fd::OwnedFd;
 use std::process::ExitCode;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::client::Client;
 use super::{Failure, Format, Global, is_root, lab, output};
@@ -20,8 +23,18 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     match lab::pick(global) {
         Ok(run_dir) => {
             let client = Client::new(run_dir)?;
-            client.order("/v1/down")?;
-            report(global, client.lab(), &Teardown::default())
+            let daemon = client.process();
+            match client.order("/v1/down") {
+                Ok(()) => {
+                    let _ = has_ended(daemon);
+                    report(global, client.lab(), &Teardown::default())
+                }
+                // It was being killed while we talked to it.
+                Err(Failure::Conversation { lab, .. }) if has_ended(daemon) => {
+                    clean_up(global, &RunDir::of(&lab)?)
+                }
+                Err(failure) => Err(failure),
+            }
         }
         Err(Failure::OnlyLeftovers { labs }) if labs.len() == 1 => clean_up(global, &RunDir::of(&labs[0])?),
         // Even its directory is gone, but not necessarily everything else.
@@ -34,6 +47,15 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         }
         Err(failure) => Err(failure),
     }
+}
+
+/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 5 s;
+/// everything else is gone already, so a daemon that is slow to end is no failure.
+fn has_ended(daemon: Option<OwnedFd>) -> bool {
+    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+    daemon.is_none_or(|daemon| {
+        matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
+    })
 }
 
 /// Removes what a lab without a daemon has left.

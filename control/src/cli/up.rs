@@ -105,7 +105,7 @@ fn start(run_dir: RunDir, lab: Lab, request: &ApplyRequest, global: &Global) -> 
 fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(), Failure> {
     let bar = ProgressBar::new(0).with_style(style());
     let mut end = None;
-    let mut shown = false;
+    let mut shown = Vec::new();
     client.follow("/v1/apply", request, |event| {
         if global.output == Format::Json {
             let line = serde_json::to_string(&event).map_err(|error| Failure::Output(error.into()))?;
@@ -117,7 +117,7 @@ fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(),
                     say_warnings(&plan.warnings);
                     output::print(&plan::render(&plan))?;
                 }
-                shown = true;
+                shown = plan.warnings;
             }
             ApplyEvent::Step { done, total, what } => {
                 bar.set_length(total.into());
@@ -131,9 +131,8 @@ fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(),
     bar.finish_and_clear();
     match end {
         Some(ApplyEvent::Applied { generation, warnings, took_ms }) if global.output == Format::Table => {
-            if !shown {
-                say_warnings(&warnings);
-            }
+            let new: Vec<_> = warnings.into_iter().filter(|warning| !shown.contains(warning)).collect();
+            say_warnings(&new);
             let lab = client.lab();
             output::print(&format!("\nlab {lab} is up: generation {generation}, after {took_ms} ms\n"))?;
             if generation == 1 { output::print(&hints::what_next(client)?) } else { Ok(()) }

@@ -267,7 +267,8 @@ impl Lab {
         let problems =
             self.host.apply(&next.lowered.host, push, &mut step).map_err(|error| host_failure(&error))?;
         let generation = tables.generation;
-        let warnings = problems.into_iter().map(|problem| format!("warning: {problem}")).collect();
+        let mut warnings = next.warnings.clone();
+        warnings.extend(problems.into_iter().map(|problem| format!("warning: {problem}")));
         tracing::info!(file = request.file, %generation, "applied");
         *self.in_force.write().unwrap_or_else(PoisonError::into_inner) = Some(Arc::new(next));
         Ok((generation, warnings))

@@ -11,14 +11,16 @@
 
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use super::dataplane::Dataplane;
 use super::difference::{Difference, in_place, is_there};
 use super::enter::NamespaceRef;
-use super::journal::{Journal, NamespaceRecord, ProcessRecord, Stage, State};
-use super::netns::{self, Namespace};
-use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
-use super::process::Processes;
+use super::journal::{Journal, NamespaceRecord, Stage, State};
+use super::netns::{self, Identity, Namespace};
+use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan, ProcessPlan};
+use super::proc::{self, ProcessId};
+use super::process::{Job, Processes};
 use super::run_dir::{Lock, RunDir};
 use super::teardown::{Teardown, sweep};
 use super::{Error, IoContext, attach, names, netlink, tun};
@@ -33,6 +35,9 @@ pub struct Host {
     /// Held for as long as this lives.
     _lock: Lock,
 }
+
+/// How long the end of a killed control may take.
+const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// Something to be told while an apply works: steps done, steps in all, what is being done.
 pub type Progress<'a> = dyn FnMut(u32, u32, String) + 'a;
@@ -55,7 +60,12 @@ impl Host {
             return Ok(Self { run_dir: run_dir.clone(), journal, dataplane, processes, _lock: lock });
         };
         tracing::info!(namespaces = state.namespaces.len(), "taking over what an earlier control left");
+        if let Some(predecessor) = state.control.and_then(ProcessId::open) {
+            // Its lock is free already, but its devices are closed one after the other.
+            let _ = proc::wait(&predecessor, PREDECESSOR);
+        }
         let journal = Arc::new(Journal::from_state(run_dir, state));
+        journal.update(|state| state.control = ProcessId::of(std::process::id()))?;
         let dataplane = match Dataplane::adopt(run_dir, journal.clone())? {
             Some(dataplane) => dataplane,
             None => Dataplane::start(run_dir, journal.clone())?,
@@ -127,9 +137,9 @@ impl Host {
             state.namespaces.iter().filter(ended).map(|record| record.plan.name.clone()).collect()
         });
         for name in &ended {
-            match self.remove(name) {
+            match self.remove(&[name], |_| {}) {
                 Ok(()) => tracing::info!(name, "an attached namespace has ended: its link is closed"),
-                Err(error) => tracing::warn!(name, %error, "an attached namespace has ended"),
+                Err(error) => tracing::warn!(%error, "an attached namespace has ended"),
             }
         }
         ended
@@ -157,17 +167,13 @@ impl Host {
         step: &mut impl FnMut(String),
     ) -> Result<(), Error> {
         for (old, new) in &difference.replace {
-            step(format!("namespace {}", new.name));
             undo.push(Undo::Recreate(old));
-            self.remove(&old.name).map_err(of(&old.name))?;
-            undo.push(Undo::Remove(&new.name));
-            self.create(new).map_err(of(&new.name))?;
+            self.remove(&[&old.name], |_| {})?;
+            undo.push(Undo::Remove(vec![&new.name]));
+            self.create(&[new], |name| step(format!("namespace {name}")))?;
         }
-        for new in &difference.create {
-            step(format!("namespace {}", new.name));
-            undo.push(Undo::Remove(&new.name));
-            self.create(new).map_err(of(&new.name))?;
-        }
+        undo.push(Undo::Remove(difference.create.iter().map(|new| new.name.as_str()).collect()));
+        self.create(&difference.create, |name| step(format!("namespace {name}")))?;
         for (old, new) in &difference.change {
             let Some(what) = in_place(old, new) else { continue };
             step(format!("{what} of {}", new.name));
@@ -181,40 +187,57 @@ impl Host {
         let mut problems = Vec::new();
         let mut note =
             |result: Result<(), Error>| problems.extend(result.err().map(|error| error.to_string()));
-        for (old, new) in difference.commands() {
-            step(format!("commands of {}", new.name));
-            if old.is_some() {
-                let is_gone = |record: &ProcessRecord| !new.processes.contains(&record.plan);
-                note(self.processes.stop(|record| record.namespace == new.name && is_gone(record)));
-            }
-            note(self.start_processes(new));
+        let commands: Vec<&NamespacePlan> = difference.commands().collect();
+        if !commands.is_empty() {
+            step("commands".to_owned());
+            note(self.processes.stop(|record| {
+                let next = commands.iter().find(|new| new.name == record.namespace);
+                next.is_some_and(|new| !new.processes.contains(&record.plan))
+            }));
+            note(self.start_processes(&commands));
         }
-        for (_, new) in &difference.change {
+        if !difference.change.is_empty() {
             note(self.journal.update(|state| {
-                if let Some(record) = state.namespaces.iter_mut().find(|it| it.plan.name == new.name) {
-                    record.plan = (*new).clone();
+                for (_, new) in &difference.change {
+                    if let Some(record) = state.namespaces.iter_mut().find(|it| it.plan.name == new.name) {
+                        record.plan = (*new).clone();
+                    }
                 }
             }));
         }
-        for old in difference.remove.iter().rev() {
-            step(format!("remove namespace {}", old.name));
-            note(self.remove(&old.name));
-        }
+        let gone: Vec<&str> = difference.remove.iter().map(|old| old.name.as_str()).collect();
+        note(self.remove(&gone, |name| step(format!("remove namespace {name}"))));
         problems
     }
 
     fn undo(&self, action: &Undo<'_>) -> Result<(), Error> {
         match action {
-            Undo::Remove(name) => self.remove(name),
-            Undo::Recreate(plan) => self.create(plan).and_then(|()| self.start_processes(plan)),
+            Undo::Remove(names) => self.remove(names, |_| {}),
+            Undo::Recreate(plan) => self.create(&[plan], |_| {}).and_then(|()| self.start_processes(&[plan])),
             Undo::Change { from, to } => self.change(from, to),
         }
     }
 
-    /// Makes a namespace with its link; attaches to one that is there.
-    fn create(&self, plan: &NamespacePlan) -> Result<(), Error> {
-        let record = |stage, identity| NamespaceRecord { plan: plan.clone(), stage, identity };
-        self.journal.update(|state| state.put_namespace(record(Stage::Partial, None)))?;
+    /// Makes namespaces with their links; attaches to those that are there. Written down before and after all of them,
+    /// not each: the journal of a large lab is large.
+    fn create(&self, plans: &[&NamespacePlan], mut telling: impl FnMut(&str)) -> Result<(), Error> {
+        if plans.is_empty() {
+            return Ok(());
+        }
+        let mut records: Vec<NamespaceRecord> = plans
+            .iter()
+            .map(|plan| NamespaceRecord { plan: (*plan).clone(), stage: Stage::Partial, identity: None })
+            .collect();
+        self.journal.update(|state| records.iter().for_each(|it| state.put_namespace(it.clone())))?;
+        for record in &mut records {
+            telling(&record.plan.name);
+            record.identity = Some(self.create_one(&record.plan).map_err(of(&record.plan.name))?);
+            record.stage = Stage::Ready;
+        }
+        self.journal.update(|state| records.into_iter().for_each(|record| state.put_namespace(record)))
+    }
+
+    fn create_one(&self, plan: &NamespacePlan) -> Result<Identity, Error> {
         let namespace = match &plan.origin {
             NamespaceOrigin::Create { netns } => {
                 let lab = self.run_dir.lab();
@@ -222,10 +245,9 @@ impl Host {
             }
             NamespaceOrigin::Attach { path } => attach::open(path)?,
         };
-        let identity = Some(namespace.identity()?);
         self.write_names(plan)?;
         self.make_link(&namespace, plan)?;
-        self.journal.update(|state| state.put_namespace(record(Stage::Ready, identity)))
+        namespace.identity()
     }
 
     /// Makes the device and hands it to the dataplane.
@@ -256,32 +278,60 @@ impl Host {
         Ok(())
     }
 
-    /// Removes a namespace with all that is in it. Whatever part of it is missing already is no error.
-    fn remove(&self, name: &str) -> Result<(), Error> {
-        let Some(record) = self.journal.look(|state| state.namespace(name).cloned()) else { return Ok(()) };
-        let plan = &record.plan;
-        self.processes.stop(|process| process.namespace == name)?;
+    /// Removes namespaces with all that is in them. Whatever part is missing already is no error; what cannot be
+    /// removed stays in the journal, and the others go all the same.
+    fn remove(&self, names: &[&str], mut telling: impl FnMut(&str)) -> Result<(), Error> {
+        let are_meant = |record: &&NamespaceRecord| names.contains(&record.plan.name.as_str());
+        let records: Vec<NamespaceRecord> =
+            self.journal.look(|state| state.namespaces.iter().filter(are_meant).cloned().collect());
+        if records.is_empty() {
+            return Ok(());
+        }
+        self.processes.stop(|process| names.contains(&process.namespace.as_str()))?;
         self.journal.update(|state| {
-            state.put_namespace(NamespaceRecord { stage: Stage::Partial, ..record.clone() });
+            for record in state.namespaces.iter_mut().filter(|record| are_meant(&&**record)) {
+                record.stage = Stage::Partial;
+            }
         })?;
+        let mut gone = Vec::new();
+        let mut failed = None;
+        for record in records.iter().rev() {
+            telling(&record.plan.name);
+            match self.remove_one(&record.plan).map_err(of(&record.plan.name)) {
+                Ok(()) => gone.push(&record.plan.name),
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        self.journal.update(|state| state.namespaces.retain(|record| !gone.contains(&&record.plan.name)))?;
+        failed.map_or(Ok(()), Err)
+    }
+
+    fn remove_one(&self, plan: &NamespacePlan) -> Result<(), Error> {
         self.dataplane.detach(plan.link.id)?;
         let lab = self.run_dir.lab();
         if let NamespaceOrigin::Create { netns } = &plan.origin {
-            netns::delete(netns, &netns::mark(lab, name))?;
+            netns::delete(netns, &netns::mark(lab, &plan.name))?;
         }
-        names::remove(&self.reference(plan).names, lab)?;
-        self.journal.update(|state| state.namespaces.retain(|record| record.plan.name != name))
+        names::remove(&self.reference(plan).names, lab)
     }
 
-    /// Starts the commands of a namespace that have not been started.
-    fn start_processes(&self, plan: &NamespacePlan) -> Result<(), Error> {
+    /// Starts the commands of namespaces that have not been started.
+    fn start_processes(&self, plans: &[&NamespacePlan]) -> Result<(), Error> {
         let state = self.journal.state();
-        for process in &plan.processes {
-            if !state.processes.iter().any(|r| r.namespace == plan.name && &r.plan == process) {
-                self.processes.start(&plan.name, &self.reference(plan), process)?;
+        let started = |name: &str, process: &ProcessPlan| {
+            state.processes.iter().any(|record| record.namespace == name && record.plan == *process)
+        };
+        let mut jobs = Vec::new();
+        for plan in plans {
+            for process in plan.processes.iter().filter(|process| !started(&plan.name, process)) {
+                jobs.push(Job {
+                    namespace: plan.name.clone(),
+                    place: self.reference(plan),
+                    plan: process.clone(),
+                });
             }
         }
-        Ok(())
+        self.processes.start(jobs)
     }
 
     /// Puts in order what a dead control left: half-made namespaces go, links that died with their dataplane come back.
@@ -290,7 +340,7 @@ impl Host {
         for record in self.journal.state().namespaces {
             let plan = &record.plan;
             if record.stage == Stage::Partial || !is_there(&record) {
-                self.remove(&plan.name)?;
+                self.remove(&[&plan.name], |_| {})?;
             } else if !held.contains(&plan.link.id) {
                 self.make_link(&Namespace::open(&plan.origin.path())?, plan)?;
             }
@@ -323,7 +373,7 @@ fn of(name: &str) -> impl FnOnce(Error) -> Error {
 /// How a step that was done is undone.
 #[derive(Debug)]
 enum Undo<'a> {
-    Remove(&'a str),
+    Remove(Vec<&'a str>),
     Recreate(&'a NamespacePlan),
     Change { from: &'a NamespacePlan, to: &'a NamespacePlan },
 }

@@ -129,11 +129,11 @@ impl Dataplane {
     ///
     /// When it speaks our protocol and nevertheless fails.
     pub fn adopt(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Option<Self>, Error> {
-        let found = journal.look(|state| state.dataplane).filter(|process| process.is_alive());
-        let found = found.or_else(|| find(run_dir).into_iter().next());
+        let known = journal.look(|state| state.dataplane);
+        let found = known.filter(|process| process.is_alive()).or_else(|| find(run_dir).into_iter().next());
         let greeted = found.and_then(|process| greet(run_dir, process).ok());
         let Some((mut running, links)) = greeted else {
-            stop_marked(run_dir, None);
+            stop_marked(run_dir, known);
             return Ok(None);
         };
         let mut held = BTreeMap::new();

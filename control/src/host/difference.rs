@@ -40,20 +40,19 @@ impl<'a> Difference<'a> {
         difference
     }
 
-    /// Everything that starts or ends commands after the tables, with what was there before.
-    pub fn commands(&self) -> impl Iterator<Item = (Option<&'a NamespacePlan>, &'a NamespacePlan)> {
+    /// Namespaces in which commands start or end after the tables.
+    pub fn commands(&self) -> impl Iterator<Item = &'a NamespacePlan> {
         let made = self.replace.iter().map(|(_, new)| *new).chain(self.create.iter().copied());
-        let changed = self.change.iter().map(|(old, new)| (Some(*old), *new));
-        made.map(|new| (None, new))
-            .chain(changed)
-            .filter(|(old, new)| old.map_or(&[][..], |old| &old.processes[..]) != new.processes)
+        let changed = self.change.iter().filter(|(old, new)| old.processes != new.processes);
+        made.filter(|new| !new.processes.is_empty()).chain(changed.map(|(_, new)| *new))
     }
 
-    /// Steps that are told, the tables among them.
+    /// Steps that are told: one per namespace, the tables, and all commands together.
     pub fn steps(&self) -> u32 {
         let in_place = self.change.iter().filter(|(old, new)| in_place(old, new).is_some()).count();
         let whole = self.replace.len() + self.create.len() + self.remove.len();
-        (whole + in_place + self.commands().count() + 1) as u32
+        let commands = usize::from(self.commands().next().is_some());
+        (whole + in_place + commands + 1) as u32
     }
 }
 

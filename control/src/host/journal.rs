@@ -41,6 +41,8 @@ pub struct State {
     pub namespaces: Vec<NamespaceRecord>,
     /// `run:` commands.
     pub processes: Vec<ProcessRecord>,
+    /// The control that wrote this.
+    pub control: Option<ProcessId>,
     /// The dataplane.
     pub dataplane: Option<ProcessId>,
     /// What is in force; none before the first `up` has succeeded.
@@ -111,6 +113,7 @@ impl Journal {
             made_etc_netns: !Path::new(ETC_NETNS).exists(),
             namespaces: Vec::new(),
             processes: Vec::new(),
+            control: ProcessId::of(std::process::id()),
             dataplane: None,
             document: None,
         };

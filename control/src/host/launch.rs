@@ -145,11 +145,16 @@ pub fn greet(run_dir: &RunDir, process: ProcessId) -> Result<(Running, Vec<LinkI
 
 /// Ends every dataplane of this lab, known or found by its command line.
 pub fn stop_marked(run_dir: &RunDir, known: Option<ProcessId>) -> usize {
-    proc::end_all(Duration::from_secs(2), || {
+    let ended = proc::end_all(Duration::from_secs(2), || {
         // Its command line is checked too: an id of an old journal may be somebody else's.
         let known = known.filter(|process| process.is_alive() && is_dataplane(*process));
         proc::and_known(find(run_dir), known)
-    })
+    });
+    if let Some(handle) = known.filter(|process| !process.is_alive()).and_then(ProcessId::open) {
+        // Killed a moment ago: it counts as ended with its first thread, its devices go with the last.
+        let _ = proc::wait(&handle, START);
+    }
+    ended
 }
 
 /// Dataplanes with this lab's socket in their command line.

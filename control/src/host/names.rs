@@ -49,9 +49,13 @@ pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Res
 /// [`Error::Io`] when a file of ours cannot be removed.
 pub fn remove(directory: &Path, lab: &str) -> Result<(), Error> {
     for name in FILES {
-        for path in [directory.join(name), aside(directory, name)] {
-            if is_ours(&path, lab) {
-                fs::remove_file(&path).doing("remove", &path)?;
+        let path = directory.join(name);
+        let aside = aside(directory, name);
+        // Whoever made the latter may have been killed before the mark was in it.
+        for (path, ours) in [(&path, is_ours(&path, lab)), (&aside, is_ours(&aside, lab) || is_empty(&aside))]
+        {
+            if ours {
+                fs::remove_file(path).doing("remove", path)?;
             }
         }
     }
@@ -78,6 +82,10 @@ fn is_ours(path: &Path, lab: &str) -> bool {
     fs::read(path).is_ok_and(|content| content.starts_with(mark(lab).as_bytes()))
 }
 
+fn is_empty(path: &Path) -> bool {
+    fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +103,15 @@ mod tests {
         remove(&directory, "lab").unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         remove(&directory, "lab").unwrap();
+    }
+
+    #[test]
+    fn what_a_killed_process_had_begun_to_write_goes_too() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lab-web");
+        fs::write(aside(&directory, "hosts"), "").unwrap();
+        remove(&directory, "lab").unwrap();
+        assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }
 
     #[test]

@@ -93,7 +93,7 @@ pub fn configure(alias: &str, from: Option<&LinkPlan>, to: &LinkPlan) -> Result<
             action: format!("find {device}"),
             reason: "no such device".into(),
         })?;
-        set_link(&handle, index, alias, to).await?;
+        set_link(&handle, index, alias, from, to).await?;
 
         let (old_addresses, old_routes) =
             from.map_or((&[][..], &[][..]), |from| (&from.addresses[..], &from.routes[..]));
@@ -127,15 +127,23 @@ pub fn configure(alias: &str, from: Option<&LinkPlan>, to: &LinkPlan) -> Result<
     })
 }
 
-async fn set_link(handle: &Handle, index: u32, alias: &str, plan: &LinkPlan) -> Result<(), Error> {
-    let message = LinkMessageBuilder::<LinkUnspec>::default()
-        .index(index)
-        .alias(alias)
-        .mtu(u32::from(plan.mtu))
-        .txqueuelen(plan.queue_length)
-        .up()
-        .build();
-    handle.link().set(message).execute().await.asking(|| format!("set up {}", plan.device))
+/// Sizes first, up second: changing the queue length of a device that is up costs the kernel a grace period of tens of
+/// milliseconds.
+async fn set_link(
+    handle: &Handle,
+    index: u32,
+    alias: &str,
+    from: Option<&LinkPlan>,
+    to: &LinkPlan,
+) -> Result<(), Error> {
+    let message = || LinkMessageBuilder::<LinkUnspec>::default().index(index);
+    let mut sizes = message().alias(alias).mtu(u32::from(to.mtu));
+    if from.is_none_or(|from| from.queue_length != to.queue_length) {
+        sizes = sizes.txqueuelen(to.queue_length);
+    }
+    let set = async |message| handle.link().set(message).execute().await;
+    set(sizes.build()).await.asking(|| format!("set the sizes of {}", to.device))?;
+    set(message().up().build()).await.asking(|| format!("bring up {}", to.device))
 }
 
 async fn add_address(handle: &Handle, index: u32, address: IpAddr) -> Result<(), rtnetlink::Error> {

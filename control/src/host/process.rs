@@ -35,6 +35,17 @@ pub struct Processes {
     watched: Arc<Watched>,
 }
 
+/// A command to start.
+#[derive(Clone, Debug)]
+pub struct Job {
+    /// Name of its namespace in the plan.
+    pub namespace: String,
+    /// The namespace.
+    pub place: NamespaceRef,
+    /// The command.
+    pub plan: ProcessPlan,
+}
+
 /// What the watching thread shares with the rest.
 #[derive(Debug)]
 struct Watched {
@@ -55,11 +66,7 @@ impl Processes {
             .trying(|| "watch processes".to_owned())?;
         let watched = Arc::new(Watched { handles: Mutex::default(), changed });
         let processes = Self { run_dir: run_dir.clone(), journal, watched };
-        for record in processes.journal.state().processes {
-            if record.ended.is_none() {
-                processes.adopt_one(&record)?;
-            }
-        }
+        processes.take_over()?;
         let (journal, watched) = (processes.journal.clone(), processes.watched.clone());
         std::thread::Builder::new()
             .name("processes".into())
@@ -68,7 +75,7 @@ impl Processes {
         Ok(processes)
     }
 
-    /// Starts a command in a namespace.
+    /// Starts commands. All of them are written down before the first, and again after the last.
     ///
     /// A command that cannot be started is recorded as ended, with the reason: one bad command does not
     /// stop a lab.
@@ -76,36 +83,42 @@ impl Processes {
     /// # Errors
     ///
     /// [`Error::Io`] when the journal cannot be written.
-    pub fn start(
-        &self,
-        namespace_name: &str,
-        namespace: &NamespaceRef,
-        plan: &ProcessPlan,
-    ) -> Result<(), Error> {
-        let mark = self.journal.look(|state| {
-            let next = state.processes.iter().filter_map(|record| mark_number(&record.mark)).max();
-            format!("{}:{}.{}", state.lab, state.nonce, next.map_or(0, |last| last + 1))
+    pub fn start(&self, jobs: Vec<Job>) -> Result<(), Error> {
+        if jobs.is_empty() {
+            return Ok(());
+        }
+        let first = self.journal.look(|state| {
+            let marked = state.processes.iter().filter_map(|record| mark_number(&record.mark)).max();
+            marked.map_or(0, |last| last + 1)
         });
-        self.journal.update(|state| {
-            state.processes.push(ProcessRecord {
-                namespace: namespace_name.to_owned(),
-                plan: plan.clone(),
-                mark: mark.clone(),
+        let life = self.journal.look(|state| format!("{}:{}", state.lab, state.nonce));
+        let mut records: Vec<ProcessRecord> = (first..)
+            .zip(&jobs)
+            .map(|(number, job)| ProcessRecord {
+                namespace: job.namespace.clone(),
+                plan: job.plan.clone(),
+                mark: format!("{life}.{number}"),
                 process: None,
                 ended: None,
-            });
-        })?;
-        let started = spawn(&self.run_dir, namespace, plan, &mark);
-        let process = started.as_ref().ok().and_then(|pid| ProcessId::of(*pid));
+            })
+            .collect();
+        self.journal.update(|state| state.processes.extend(records.iter().cloned()))?;
+        for (record, job) in records.iter_mut().zip(&jobs) {
+            match spawn(&self.run_dir, &job.place, &job.plan, &record.mark) {
+                Ok(pid) => record.process = ProcessId::of(pid),
+                Err(error) => record.ended = Some(format!("not started: {error}")),
+            }
+        }
         self.journal.update(|state| {
-            if let Some(record) = state.processes.iter_mut().find(|record| record.mark == mark) {
-                record.process = process;
-                record.ended = started.as_ref().err().map(|error| format!("not started: {error}"));
+            for started in &records {
+                if let Some(record) = state.processes.iter_mut().find(|it| it.mark == started.mark) {
+                    record.process = started.process;
+                    record.ended.clone_from(&started.ended);
+                }
             }
         })?;
-        if let Some(handle) = process.and_then(ProcessId::open) {
-            self.watched.add(mark, handle);
-        }
+        let running = records.into_iter().filter_map(|record| Some((record.mark, record.process?.open()?)));
+        self.watched.add(running);
         Ok(())
     }
 
@@ -128,31 +141,33 @@ impl Processes {
         self.journal.update(|state| state.processes.retain(|record| !marks.contains(&record.mark)))
     }
 
-    /// Takes a process of a dead predecessor over, or records that it is gone.
-    fn adopt_one(&self, record: &ProcessRecord) -> Result<(), Error> {
-        // Started, but the predecessor did not live to write its id down.
-        let process = record
-            .process
-            .or_else(|| proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next());
-        let handle = process.and_then(ProcessId::open);
-        self.journal.update(|state| {
-            if let Some(entry) = state.processes.iter_mut().find(|entry| entry.mark == record.mark) {
-                entry.process = process;
-                if handle.is_none() {
-                    entry.ended = Some("ended while control was not running".to_owned());
-                }
+    /// Takes the processes of a dead predecessor over, and records which are gone.
+    fn take_over(&self) -> Result<(), Error> {
+        let mut records = self.journal.look(|state| state.processes.clone());
+        let mut running = Vec::new();
+        for record in records.iter_mut().filter(|record| record.ended.is_none()) {
+            // Without an id: started, but the predecessor did not live to write it down.
+            let process = record.process.or_else(|| {
+                proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next()
+            });
+            record.process = process;
+            match process.filter(|process| process.is_alive()).and_then(ProcessId::open) {
+                Some(handle) => running.push((record.mark.clone(), handle)),
+                None => record.ended = Some("ended while control was not running".to_owned()),
             }
-        })?;
-        if let Some(handle) = handle {
-            self.watched.add(record.mark.clone(), handle);
         }
+        if !records.is_empty() {
+            self.journal.update(|state| state.processes = records)?;
+        }
+        self.watched.add(running);
         Ok(())
     }
 }
 
 impl Watched {
-    fn add(&self, mark: String, handle: OwnedFd) {
-        self.handles.lock().unwrap_or_else(PoisonError::into_inner).insert(mark, Arc::new(handle));
+    fn add(&self, running: impl IntoIterator<Item = (String, OwnedFd)>) {
+        let running = running.into_iter().map(|(mark, handle)| (mark, Arc::new(handle)));
+        self.handles.lock().unwrap_or_else(PoisonError::into_inner).extend(running);
         self.wake();
     }
 

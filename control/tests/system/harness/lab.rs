@@ -1,0 +1,380 @@
+//! A lab that is brought up, used, and taken down with nothing left.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::Duration;
+
+use localvpc::host::netns::{self, Namespace};
+use localvpc::view::{CountersView, Named, StatusView};
+use localvpc_api::report::{Connection, Lease};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use super::command::{Done, Running, run};
+use super::{leftovers, wait};
+
+/// The lab that the README shows.
+pub const TWO_TIER: &str = include_str!("../../../../configs/two-tier.yaml");
+
+const LINE: &[u8; 5] = b"line\n";
+
+/// How long a packet is given that must not arrive, where a counter tells that it did not.
+const LOST: &str = "0.7";
+
+/// A lab. Taken down when dropped, however the test ends; then nothing of it may be left.
+pub struct Lab {
+    /// Unique on the machine.
+    pub name: String,
+    directory: TempDir,
+    /// Whether the test itself has killed something: then errors in the logs are no surprise.
+    pub expect_errors: bool,
+}
+
+impl Lab {
+    /// A lab with a name and a run directory, not up yet. None where there is no root, and says so.
+    pub fn new() -> Option<Self> {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        if !rustix::process::geteuid().is_root() {
+            // Past the test runner's capture of output.
+            let _ = writeln!(std::io::stderr(), "skipped: needs root");
+            return None;
+        }
+        let dataplane = Path::new(env!("CARGO_BIN_EXE_localvpc")).with_file_name("localvpc-dataplane");
+        assert!(
+            dataplane.exists(),
+            "{} is missing: run scripts/test, or `cargo build --workspace --bins` first",
+            dataplane.display()
+        );
+        let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        let directory = TempDir::with_prefix("localvpc-").expect("a directory for temporary files");
+        Some(Self { name, directory, expect_errors: false })
+    }
+
+    /// A lab that is up, and whose servers listen. `text` describes it; its `lab:` is replaced.
+    #[track_caller]
+    pub fn up(text: &str) -> Option<Self> {
+        let lab = Self::new()?;
+        lab.apply(text).ok();
+        lab.wait_for_servers();
+        Some(lab)
+    }
+
+    /// Writes the file, and `up`s it.
+    #[track_caller]
+    pub fn apply(&self, text: &str) -> Done {
+        let file = self.write(text);
+        self.localvpc(&["up", &file])
+    }
+
+    /// Writes the file with the name of this lab in it, and returns its path.
+    pub fn write(&self, text: &str) -> String {
+        let is_name = |line: &&str| line.starts_with("lab:");
+        let old = text.lines().find(is_name).expect("a line `lab:`");
+        let path = self.file();
+        fs::write(&path, text.replacen(old, &format!("lab: {}", self.name), 1))
+            .expect("a file can be written");
+        path.to_string_lossy().into_owned()
+    }
+
+    /// The file that [`write`](Self::write) writes.
+    pub fn file(&self) -> PathBuf {
+        self.directory.path().join("lab.yaml")
+    }
+
+    /// `LOCALVPC_RUN_DIR`.
+    pub fn run_dir(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The program, about this lab.
+    pub fn command(&self, args: &[&str]) -> Command {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_localvpc"));
+        command.args(args).current_dir(self.run_dir());
+        command.env("LOCALVPC_RUN_DIR", self.run_dir()).env("LOCALVPC_LAB", &self.name);
+        command
+    }
+
+    /// Runs `localvpc` with these arguments.
+    #[track_caller]
+    pub fn localvpc(&self, args: &[&str]) -> Done {
+        run(&mut self.command(args))
+    }
+
+    /// What `localvpc … -o json` prints.
+    #[track_caller]
+    pub fn json<T: serde::de::DeserializeOwned>(&self, args: &[&str]) -> T {
+        let done = self.localvpc(&[args, &["-o", "json"]].concat()).ok();
+        serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done}"))
+    }
+
+    /// `status`.
+    #[track_caller]
+    pub fn status(&self) -> StatusView {
+        self.json(&["status"])
+    }
+
+    /// `counters`.
+    #[track_caller]
+    pub fn counters(&self) -> CountersView {
+        self.json(&["counters"])
+    }
+
+    /// `nat`.
+    #[track_caller]
+    pub fn leases(&self) -> Vec<Named<Lease>> {
+        self.json(&["nat"])
+    }
+
+    /// `connections`.
+    #[track_caller]
+    pub fn connections(&self) -> Vec<Named<Connection>> {
+        self.json(&["connections"])
+    }
+
+    /// `explain`, with its exit status.
+    #[track_caller]
+    pub fn explain(&self, question: &str, exit_status: i32) -> Value {
+        let words: Vec<&str> =
+            ["explain"].into_iter().chain(question.split(' ')).chain(["-o", "json"]).collect();
+        let done = self.localvpc(&words).exits(exit_status);
+        serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done}"))
+    }
+
+    /// The namespace of an instance of its own, or of `internet`.
+    pub fn netns(&self, who: &str) -> String {
+        format!("{}-{who}", self.name)
+    }
+
+    /// Runs words, as they would be typed, with `localvpc exec`.
+    #[track_caller]
+    pub fn exec(&self, who: &str, line: &str) -> Done {
+        self.spawn(who, line).end()
+    }
+
+    /// Starts words with `localvpc exec`.
+    #[track_caller]
+    pub fn spawn(&self, who: &str, line: &str) -> Running {
+        let words: Vec<&str> = ["exec", who, "--"].into_iter().chain(line.split_whitespace()).collect();
+        Running::start(&mut self.command(&words))
+    }
+
+    /// Runs words with `ip netns exec`.
+    #[track_caller]
+    pub fn ip_netns_exec(&self, who: &str, line: &str) -> Done {
+        super::command::run_line(&format!("ip netns exec {} {line}", self.netns(who)))
+    }
+
+    /// The body that curl gets.
+    #[track_caller]
+    pub fn curl(&self, who: &str, url: &str) -> String {
+        self.exec(who, &format!("curl -sS --connect-timeout 10 --max-time 20 {url}")).ok().stdout
+    }
+
+    /// Requires that curl times out, and that packets are discarded meanwhile for this reason.
+    #[track_caller]
+    pub fn curl_is_cut(&self, who: &str, url: &str, reason: &str) {
+        self.discards(reason, || {
+            // curl: 28 is a timeout. Not a refusal: what is discarded is discarded in silence (SG-9).
+            self.exec(who, &format!("curl -sS --connect-timeout {LOST} {url}")).exits(28);
+        });
+    }
+
+    /// Requires that no ping is answered, and that packets are discarded meanwhile for this reason.
+    #[track_caller]
+    pub fn ping_is_cut(&self, who: &str, arguments: &str, reason: &str) {
+        self.discards(reason, || {
+            let done = self.exec(who, &format!("ping -n -c 2 -i 0.2 -W {LOST} {arguments}")).exits(1);
+            assert!(done.stdout.contains(" 0 received"), "{done}");
+        });
+    }
+
+    /// Requires that packets are discarded for this reason while `doing`.
+    #[track_caller]
+    pub fn discards(&self, reason: &str, doing: impl FnOnce()) {
+        let before = self.discarded(reason);
+        doing();
+        let counters = self.counters();
+        let after = packets(&counters, reason);
+        assert!(after > before, "no packet was discarded for {reason}: {:?}", counters.discards);
+    }
+
+    /// Packets discarded so far for this reason.
+    #[track_caller]
+    pub fn discarded(&self, reason: &str) -> u64 {
+        packets(&self.counters(), reason)
+    }
+
+    /// Does something in the namespace of `who`: a socket that is made there stays there.
+    #[track_caller]
+    pub fn inside<T: Send>(&self, who: &str, doing: impl FnOnce() -> T + Send) -> T {
+        let namespace = Namespace::open(&netns::path(&self.netns(who))).expect("a namespace of the lab");
+        namespace.run(|| Ok(doing())).expect("root can enter a namespace")
+    }
+
+    /// A TCP connection from the namespace of `who`.
+    #[track_caller]
+    pub fn connect(&self, who: &str, to: &str) -> TcpStream {
+        let to: SocketAddr = to.parse().expect("an address and a port");
+        let stream = self.inside(who, || TcpStream::connect_timeout(&to, wait::PATIENCE));
+        stream.unwrap_or_else(|error| panic!("{who} to {to}: {error}"))
+    }
+
+    /// Requires that a TCP connection from `who` times out, and that packets are discarded meanwhile for this reason.
+    #[track_caller]
+    pub fn connect_is_cut(&self, who: &str, to: &str, reason: &str) {
+        let to: SocketAddr = to.parse().expect("an address and a port");
+        self.discards(reason, || {
+            let lost = Duration::from_millis(700);
+            match self.inside(who, || TcpStream::connect_timeout(&to, lost)) {
+                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
+                other => panic!("{who} to {to} should have timed out: {other:?}"),
+            }
+        });
+    }
+
+    /// Waits until every port of a `localvpc serve` or `iperf3 -s` is open.
+    #[track_caller]
+    pub fn wait_for_servers(&self) {
+        for instance in self.status().instances {
+            for process in &instance.processes {
+                let pid = process.pid.unwrap_or_else(|| panic!("{}: {process:?}", instance.name));
+                for port in served_ports(&process.command) {
+                    wait::until(&format!("{} to listen on port {port}", instance.name), || {
+                        listens(pid, port).then_some(())
+                    });
+                }
+            }
+        }
+    }
+
+    /// The log of `control`, `dataplane` or an instance.
+    pub fn log(&self, owner: &str) -> String {
+        let path = self.run_dir().join(&self.name).join("logs").join(format!("{owner}.log"));
+        fs::read_to_string(path).unwrap_or_default()
+    }
+
+    /// Takes the lab down and requires that nothing is left.
+    #[track_caller]
+    pub fn down(&self) -> Done {
+        let done = self.localvpc(&["down"]).ok();
+        self.nothing_is_left();
+        done
+    }
+
+    /// Requires that nothing of the lab is on the machine.
+    #[track_caller]
+    pub fn nothing_is_left(&self) {
+        let left = leftovers::of(&self.name, self.run_dir());
+        assert!(left.is_empty(), "left of lab {}: {left:#?}", self.name);
+    }
+
+    /// Errors in the logs, and discards that are defects.
+    fn defects(&self) -> Vec<String> {
+        let mut defects: Vec<String> = ["control", "dataplane"]
+            .iter()
+            .flat_map(|owner| self.log(owner).lines().map(str::to_owned).collect::<Vec<_>>())
+            .filter(|line| line.contains(" ERROR ") || line.contains("panicked"))
+            .collect();
+        let counters = self.localvpc(&["counters", "-o", "json"]);
+        if let Ok(counters) = serde_json::from_str::<CountersView>(&counters.stdout) {
+            let internal = packets(&counters, "INTERNAL_ERROR");
+            defects.extend((internal > 0).then(|| format!("{internal} discards with INTERNAL_ERROR")));
+        }
+        defects
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        let mut problems = Vec::new();
+        if self.run_dir().join(&self.name).exists() {
+            if std::thread::panicking() {
+                eprintln!(
+                    "--- control.log\n{}--- dataplane.log\n{}",
+                    self.log("control"),
+                    self.log("dataplane")
+                );
+                eprintln!("{}", self.localvpc(&["counters"]));
+            } else if !self.expect_errors {
+                problems = self.defects();
+            }
+            let down = self.localvpc(&["down"]);
+            if down.code != 0 {
+                problems.push(down.to_string());
+            }
+        }
+        problems.extend(leftovers::of(&self.name, self.run_dir()));
+        if problems.is_empty() {
+            return;
+        }
+        leftovers::sweep(&self.name, self.run_dir());
+        let report = format!("lab {} did not end well: {problems:#?}", self.name);
+        if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
+    }
+}
+
+/// The text with something replaced that is in it exactly once.
+#[track_caller]
+pub fn edit(text: &str, from: &str, to: &str) -> String {
+    assert_eq!(text.matches(from).count(), 1, "`{from}` should be once in\n{text}");
+    text.replacen(from, to, 1)
+}
+
+/// Requires that a line goes to an echo server and comes back.
+#[track_caller]
+pub fn echoes(stream: &mut TcpStream) {
+    stream.write_all(LINE).unwrap_or_else(|error| panic!("the connection is broken: {error}"));
+    comes_back(stream);
+}
+
+/// Requires that a line that was sent comes back.
+#[track_caller]
+pub fn comes_back(stream: &mut TcpStream) {
+    let mut back = [0; LINE.len()];
+    let outcome = stream.set_read_timeout(Some(wait::PATIENCE)).and_then(|()| stream.read_exact(&mut back));
+    outcome.unwrap_or_else(|error| panic!("the connection is broken: {error}"));
+    assert_eq!(&back, LINE);
+}
+
+/// Requires that nothing comes back, and no reset either.
+#[track_caller]
+pub fn is_silent(stream: &mut TcpStream) {
+    let outcome = stream
+        .set_read_timeout(Some(Duration::from_millis(700)))
+        .and_then(|()| stream.write_all(LINE))
+        .and_then(|()| stream.read(&mut [0; LINE.len()]));
+    match outcome {
+        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+        other => panic!("the connection should be silent: {other:?}"),
+    }
+}
+
+fn packets(counters: &CountersView, reason: &str) -> u64 {
+    let by_code: BTreeMap<_, _> = counters.discards.iter().map(|it| (it.code.as_str(), it.packets)).collect();
+    by_code.get(reason).copied().unwrap_or_default()
+}
+
+fn served_ports(command: &str) -> Vec<u16> {
+    match command.split_once("localvpc serve ") {
+        Some((_, ports)) => ports.split(' ').map_while(|word| word.parse().ok()).collect(),
+        None if command.contains("iperf3 -s") => vec![5201],
+        None => Vec::new(),
+    }
+}
+
+/// Whether anything listens on the port in the network namespace of the process.
+fn listens(pid: u32, port: u16) -> bool {
+    // Local address and port, remote ones, state; 0A is LISTEN.
+    let is_it = |line: &str| {
+        let columns: Vec<&str> = line.split_whitespace().collect();
+        columns.len() > 3 && columns[1].ends_with(&format!(":{port:04X}")) && columns[3] == "0A"
+    };
+    ["tcp", "tcp6"].iter().any(|table| {
+        fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| text.lines().any(is_it))
+    })
+}

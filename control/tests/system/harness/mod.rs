@@ -1,0 +1,16 @@
+//! What the tests have in common.
+//!
+//! - [`Lab`]: a lab that is brought up, used, and taken down
+//! - [`Capture`]: tcpdump in one of its namespaces
+//! - [`command`]: programs that are run to their end, or until they are not needed any more
+//! - [`wait`]: for conditions, never for time
+
+mod capture;
+pub mod command;
+mod lab;
+pub mod leftovers;
+pub mod wait;
+
+pub use capture::Capture;
+pub use command::Running;
+pub use lab::{Lab, TWO_TIER, comes_back, echoes, edit, is_silent};

@@ -1,0 +1,20 @@
+//! Labs on the real machine: the real binaries, namespaces, TUN devices, and curl, ping, tcpdump and iperf3 in them.
+//!
+//! Every test brings up a lab of its own (`t<pid>-<n>`) in a run directory of its own, and takes it down again, also
+//! after a panic; then nothing of it may be left. All traffic stays in the lab's namespaces. Needs root; skipped
+//! without. Tests with `load` in their name measure, or make the machine busy: they run alone.
+
+mod harness;
+
+mod changes;
+mod crashes;
+mod load;
+mod mtu;
+mod namespaces;
+mod network_acls;
+mod readme;
+mod routing;
+mod security_groups;
+mod source_check;
+mod verbs;
+mod walks;

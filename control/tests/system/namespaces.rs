@@ -1,0 +1,151 @@
+//! Shared and attached namespaces, and names in all of them.
+
+use std::path::Path;
+
+use localvpc::view::Named;
+use localvpc_api::report::LinkCounters;
+
+use crate::harness::command::run_line;
+use crate::harness::{Lab, TWO_TIER, edit, wait};
+
+const SHARED: &str = include_str!("../../../configs/shared.yaml");
+
+#[test]
+fn a_shared_namespace_holds_the_instances_of_its_subnet() {
+    let Some(lab) = Lab::up(SHARED) else { return };
+    let addresses = lab.ip_netns_exec("workers", "ip -4 -o address show dev eth0").ok().stdout;
+    for address in ["10.20.1.11", "10.20.1.12", "10.20.1.13"] {
+        assert!(addresses.contains(&format!("{address}/32")), "{addresses}");
+    }
+    assert!(lab.curl("worker-1", "http://store/").starts_with("you are 10.20.1.11:"));
+    // An ENI is only its source address here: exec refuses to let one instance speak as another.
+    let refused = lab.exec("worker-2", "curl -sS --max-time 5 http://store/").exits(1);
+    assert!(refused.stderr.contains("10.20.1.11") && refused.stderr.contains("10.20.1.12"), "{refused}");
+    assert!(lab.curl("worker-2", "--interface 10.20.1.12 http://store/").starts_with("you are 10.20.1.12:"));
+    // The same namespace, another security group.
+    lab.curl_is_cut("stranger", "--interface 10.20.1.13 http://store/", "ENI_SG_RULES_MISMATCH");
+    // An address of nobody.
+    lab.exec("worker-1", "ip address add 10.20.1.99/32 dev eth0").ok();
+    lab.ping_is_cut("worker-1", "-I 10.20.1.99 10.20.1.1", "ENI_SOURCE_DEST_CHECK_RESTRICTION");
+    // Between two of its addresses the kernel needs nobody.
+    let reads =
+        |links: &[Named<LinkCounters>]| links.iter().find(|it| it.name == "workers").map(|it| it.row.reads);
+    let before = reads(&lab.counters().links);
+    lab.exec("worker-1", "ping -n -c 1 -W 10 10.20.1.12").ok();
+    assert_eq!(reads(&lab.counters().links), before);
+}
+
+/// A namespace that the test has made, removed when dropped.
+struct Netns(String);
+
+impl Netns {
+    fn add(name: String) -> Self {
+        run_line(&format!("ip netns add {name}")).ok();
+        Self(name)
+    }
+
+    fn ip(&self, line: &str) -> String {
+        run_line(&format!("ip -n {} {line}", self.0)).ok().stdout
+    }
+
+    fn exists(&self) -> bool {
+        Path::new("/run/netns").join(&self.0).exists()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if self.exists() {
+            run_line(&format!("ip netns delete {}", self.0));
+        }
+    }
+}
+
+/// app is in a namespace that exists already.
+fn attached(to: &str) -> String {
+    edit(
+        TWO_TIER,
+        "ip: 10.0.2.20, security_groups: [app] }",
+        &format!("ip: 10.0.2.20, security_groups: [app], attach: {to} }}"),
+    )
+}
+
+#[test]
+fn an_attached_namespace_keeps_its_default_route_and_is_left_as_it_was() {
+    let Some(lab) = Lab::new() else { return };
+    let box_ = Netns::add(format!("b{}", lab.name));
+    box_.ip("tuntap add name own mode tun");
+    box_.ip("address add 192.0.2.2/24 dev own");
+    box_.ip("link set own up");
+    box_.ip("route add default via 192.0.2.1");
+    let (routes, links) = (box_.ip("-4 route show"), box_.ip("-o link show"));
+
+    lab.apply(&attached(&box_.0)).ok();
+    lab.wait_for_servers();
+    let default = box_.ip("-4 route show default");
+    assert_eq!(default.trim(), "default via 192.0.2.1 dev own linkdown", "never replaced");
+    // Its own default route goes with a source address of its own: exec makes sure that app is meant.
+    lab.exec("app", "curl http://10.0.2.30:5432/").exits(1);
+    let curl = "--interface 10.0.2.20 http://";
+    assert!(lab.curl("app", &format!("{curl}10.0.2.30:5432/")).starts_with("you are 10.0.2.20:"));
+    assert!(lab.curl("app", &format!("{curl}db:5432/")).starts_with("you are 10.0.2.20:"), "names too");
+
+    lab.down();
+    assert_eq!((box_.ip("-4 route show"), box_.ip("-o link show")), (routes, links), "as it was");
+}
+
+#[test]
+fn an_attached_namespace_without_a_default_route_gets_one_and_may_end() {
+    let Some(lab) = Lab::new() else { return };
+    let box_ = Netns::add(format!("b{}", lab.name));
+    box_.ip("link set lo up");
+    lab.apply(&attached(&box_.0)).ok();
+    lab.wait_for_servers();
+    assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
+    let links = || lab.status().dataplane.map(|it| it.links.len());
+    assert_eq!(links(), Some(4));
+
+    // An open TUN keeps a deleted namespace alive: control watches for its end, and lets go.
+    run_line(&format!("ip netns delete {}", box_.0)).ok();
+    wait::until("the link to be let go", || (links() == Some(3)).then_some(()));
+    assert!(
+        lab.curl("internet", "http://203.0.113.10/").starts_with("you are 198.51.100.10:"),
+        "the rest goes on"
+    );
+    lab.down();
+}
+
+#[test]
+fn the_machines_own_namespace_is_never_attached() {
+    let Some(lab) = Lab::new() else { return };
+    let routes = run_line("ip route show table all").ok().stdout;
+    let refused = lab.apply(&attached(&format!("/proc/{}/ns/net", std::process::id()))).exits(1);
+    assert!(refused.stderr.contains("own network namespace"), "{refused}");
+    lab.nothing_is_left();
+    assert_eq!(run_line("ip route show table all").ok().stdout, routes);
+}
+
+#[test]
+fn names_of_the_lab_resolve_and_others_fail_at_once() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    assert!(lab.curl("app", "http://example/").starts_with("you are 203.0.113.20:"));
+    assert!(
+        lab.curl("internet", "http://web/").starts_with("you are 198.51.100.10:"),
+        "outside, its Elastic IP"
+    );
+    let by_name = lab.ip_netns_exec("app", "curl -sS --max-time 20 http://db:5432/").ok();
+    assert!(by_name.stdout.starts_with("you are 10.0.2.20:"), "{by_name}");
+
+    let unknown = lab.exec("app", "curl -sS http://no-such-host.invalid/").exits(6);
+    assert!(unknown.took.as_millis() < 2_000, "{unknown}");
+}
+
+#[test]
+fn names_follow_a_changed_file() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    let more =
+        edit(TWO_TIER, "expect:\n", "    second: { ip: 198.51.100.11, run: localvpc serve 80 }\n\nexpect:\n");
+    lab.apply(&more).ok();
+    lab.wait_for_servers();
+    assert!(lab.curl("app", "http://second/").starts_with("you are 203.0.113.20:"));
+}
