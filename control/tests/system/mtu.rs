@@ -2,6 +2,8 @@
 
 use std::net::UdpSocket;
 
+use rustix::net::sockopt::Ipv4PathMtuDiscovery;
+
 use crate::harness::wait::PATIENCE;
 use crate::harness::{Lab, TWO_TIER, edit};
 
@@ -92,6 +94,47 @@ fn udp_passes_between_subnets_and_through_the_nat_gateway() {
         let (length, from) = app.recv_from(&mut buffer).expect("the answer arrives");
         assert_eq!((&buffer[..length], from.to_string()), (&payload[..], address.to_owned()));
     }
+}
+
+#[test]
+fn mtu_3_and_natgw_27_datagrams_that_need_fragments_arrive_identical() {
+    let Some(lab) = Lab::up(OPEN) else { return };
+    let bind = |who: &str, address: &str| {
+        let socket = lab.inside(who, || UdpSocket::bind(address)).expect("an address of the namespace");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        // Kernels set DF on what fits their own link, unless they are asked not to.
+        rustix::net::sockopt::set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT)
+            .expect("an option of Linux");
+        socket
+    };
+    let server = bind("internet", "198.51.100.10:9000");
+    let mut buffer = [0; 65_536];
+    for (who, address, public) in
+        [("app", "10.0.2.20:0", "203.0.113.20"), ("web", "10.0.1.10:0", "203.0.113.10")]
+    {
+        let client = bind(who, address);
+        // One that only the dataplane cuts; one that the sender cuts, and the dataplane cuts again; the largest.
+        for size in [3_000, 30_000, 65_507] {
+            let payload: Vec<u8> = (0..size).map(|at| (at * 7 / 3) as u8).collect();
+            client.send_to(&payload, "198.51.100.10:9000").expect("it can be sent");
+            let (length, from) = server.recv_from(&mut buffer).expect("it arrives");
+            assert!(buffer[..length] == payload, "{who}: {size} bytes arrive identical");
+            assert_eq!(from.ip().to_string(), public);
+            server.send_to(&payload, from).expect("it can be answered");
+            let length = client.recv(&mut buffer).expect("the answer arrives");
+            assert!(buffer[..length] == payload, "{who}: {size} bytes come back identical");
+        }
+    }
+}
+
+#[test]
+fn natgw_27_a_ping_in_fragments_passes_the_internet_gateway_but_no_nat_gateway() {
+    let Some(lab) = Lab::up(OPEN) else { return };
+    lab.exec("web", "ping -n -M dont -s 10000 -c 1 -W 10 198.51.100.10").ok();
+    lab.exec("app", "ping -n -M dont -s 10000 -c 1 -W 10 10.0.1.10").ok();
+    lab.discards("NGW_FRAGMENT", || {
+        lab.exec("app", "ping -n -M dont -s 10000 -c 1 -W 1 198.51.100.10").exits(1);
+    });
 }
 
 #[test]

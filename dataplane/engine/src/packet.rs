@@ -344,6 +344,29 @@ mod tests {
     }
 
     #[test]
+    fn a_fragment_says_which_part_it_is() {
+        let datagram = craft::udp("10.0.0.4:1000", "10.0.0.5:53", &[7; 100]);
+        let parts: Vec<_> = craft::fragments(&datagram, 0xBEEF, 48)
+            .iter()
+            .map(|part| {
+                let packet = parse(part, PLAIN).unwrap();
+                let Fragment { identification, start, end, more } = packet.fragment.unwrap();
+                assert_eq!(identification, 0xBEEF);
+                (packet.kind, packet.tuple.destination_port, (start, end, more), packet.length)
+            })
+            .collect();
+        let later = Kind::LaterFragment;
+        assert_eq!(
+            parts,
+            [
+                (Kind::Udp, 53, (0, 48, true), 68),
+                (later, 0, (48, 96, true), 68),
+                (later, 0, (96, 108, false), 32)
+            ]
+        );
+    }
+
+    #[test]
     fn an_icmp_error_names_the_packet_it_quotes() {
         let about = craft::tcp_segment(data(1400), "10.0.2.20:40000", "198.51.100.10:443");
         let error = craft::fragmentation_needed("10.0.1.100", 1500, &about);
@@ -438,6 +461,18 @@ mod tests {
         assert_eq!(packet.transport, 20);
         assert!(packet.segments >= 1 && packet.segment_length as usize <= length);
         assert!(packet.segments as usize * packet.segment_length as usize >= length);
+        if let Some(fragment) = packet.fragment {
+            assert_eq!(usize::from(fragment.end - fragment.start), length - 20);
+            assert!(packet.segments == 1 && packet.checksum == Checksum::Complete);
+            assert_eq!(fragment.is_first(), packet.kind != Kind::LaterFragment);
+            assert!(fragment.is_first() <= fragment.more && fragment.end <= u16::MAX - 20);
+        }
+        let header = match packet.kind {
+            Kind::Tcp(_) => 20,
+            Kind::Udp | Kind::IcmpEcho(_) | Kind::IcmpError(_) | Kind::IcmpOther => 8,
+            Kind::Other | Kind::LaterFragment => 0,
+        };
+        assert!(length >= 20 + header);
         if let Kind::IcmpError(about) = packet.kind {
             let certain = if matches!(about.tuple.protocol.0, 1 | 6 | 17) { 8 } else { 0 };
             assert!(usize::from(about.transport) + certain <= length);
@@ -456,7 +491,7 @@ mod tests {
 
         #[test]
         fn a_mutated_packet_is_a_packet_or_a_reason(
-            bytes in generate::damaged(generate::packets()),
+            bytes in generate::damaged(prop_oneof![generate::packets(), generate::fragments()]),
             offload in generate::offloads(),
         ) {
             if let Ok(packet) = parse(&bytes, offload) {

@@ -11,6 +11,8 @@ use localvpc_engine::state::fragments::{Bounds, LIFETIME_MS};
 use localvpc_engine::testing::craft::{self, fragment, fragments, ping, udp};
 use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::lab::{self, *};
+use proptest::collection::vec;
+use proptest::prelude::*;
 
 const HOST: &str = "203.0.113.5";
 
@@ -425,13 +427,126 @@ fn many_sources_share_one_table() {
     assert_eq!(counted, bounds.datagrams as u64 + 100);
 }
 
-#[test]
-fn a_panicking_packet_aside_every_fragment_parses_as_it_left() {
-    let mut net = Fabric::new(lab::tables());
-    let (left, _) =
-        send_all(&mut net, APP.1, &fragments(&datagram("10.0.2.20:5000", "203.0.113.5:53", 9000), 7, 552));
-    assert_eq!(left.len(), 9008_usize.div_ceil(552));
-    for (_, bytes) in left {
-        assert!(parse(&bytes, Offload::default()).is_ok());
+/// A datagram, and how its fragments come.
+#[derive(Clone, Debug)]
+struct Sent {
+    flow: usize,
+    data: usize,
+    room: usize,
+    identification: u16,
+    /// Where each fragment comes in the whole sequence.
+    order: Vec<u32>,
+    twice: Vec<bool>,
+    /// An extra fragment that overlaps: where it comes, and where it starts.
+    overlap: Option<(u32, u16)>,
+}
+
+const FLOWS: [(LinkId, &str, &str, LinkId); 3] = [
+    (WEB.1, "10.0.1.10:5000", "203.0.113.5:53", INTERNET),
+    (APP.1, "10.0.2.20:5000", "203.0.113.5:53", INTERNET),
+    (DB.1, "10.0.2.30:5000", "203.0.113.5:53", INTERNET),
+];
+
+fn sent() -> impl Strategy<Value = Vec<Sent>> {
+    let one = (
+        0..FLOWS.len(),
+        200..6000_usize,
+        10..180_usize,
+        vec(any::<u32>(), 90),
+        vec(any::<bool>(), 90),
+        prop::option::weighted(0.3, (any::<u32>(), 1..600_u16)),
+    );
+    let numbered = |(identification, (flow, data, room, order, twice, overlap))| Sent {
+        flow,
+        data,
+        room: room * 8,
+        identification: identification as u16,
+        order,
+        twice,
+        overlap,
+    };
+    vec(one, 1..6).prop_map(move |all| all.into_iter().enumerate().map(numbered).collect())
+}
+
+proptest! {
+    #[test]
+    fn whatever_the_order_a_datagram_arrives_whole_or_nothing_follows_an_overlap(all in sent()) {
+        let mut net = Fabric::new(lab::tables());
+        let mut queue = Vec::new();
+        let payload = |sent: &Sent| -> Vec<u8> {
+            (0..sent.data).map(|at| (at * 13 + usize::from(sent.identification)) as u8).collect()
+        };
+        for (which, sent) in all.iter().enumerate() {
+            let (_, source, destination, _) = FLOWS[sent.flow];
+            let whole = udp(source, destination, &payload(sent));
+            for (at, part) in fragments(&whole, sent.identification, sent.room).into_iter().enumerate() {
+                if sent.twice[at] {
+                    queue.push((sent.order[at].wrapping_mul(7), which, part.clone()));
+                }
+                queue.push((sent.order[at], which, part));
+            }
+            if let Some((when, start)) = sent.overlap {
+                let source = source.split(':').next().unwrap();
+                let part = fragment(Protocol::UDP, source, HOST, sent.identification, start, true, &[9; 8]);
+                queue.push((when, which, part));
+            }
+        }
+        queue.sort_by_key(|(order, ..)| *order);
+        let mut left = vec![Vec::new(); all.len()];
+        let mut ended = vec![false; all.len()];
+        for (turn, (_, which, part)) in queue.into_iter().enumerate() {
+            let (from, .., to) = FLOWS[all[which].flow];
+            let Some(outcome) = net.offer_on(turn % 2, from, part, Offload::default()) else { continue };
+            ended[which] |= outcome.verdict == Err(DiscardReason::FragmentOverlap);
+            let own = outcome.verdict.ok().filter(|_| !outcome.bytes.is_empty()).map(|link| (link, outcome.bytes));
+            for (link, bytes) in own.into_iter().chain(outcome.fragments) {
+                prop_assert!(link == to && bytes.len() <= 1500);
+                prop_assert!(!ended[which], "RFC 5722");
+                left[which].push((link, bytes));
+            }
+        }
+        for (sent, left) in all.iter().zip(&left) {
+            let parsed = left.iter().map(|(_, bytes)| parse(bytes, Offload::default()).unwrap());
+            let firsts = parsed.clone().position(|packet| packet.fragment.is_none_or(|fragment| fragment.is_first()));
+            prop_assert!(left.is_empty() || firsts == Some(0), "nothing leaves before the first");
+            if sent.overlap.is_none() {
+                let once: Vec<_> = left.iter().enumerate().filter(|(at, part)| !left[..*at].contains(part)).map(|(_, part)| part.clone()).collect();
+                if sent.data + 8 > sent.room {
+                    let data = reassembled(&once);
+                    prop_assert_eq!(data.as_deref().map(|data| &data[8..]), Some(&payload(sent)[..]));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn any_fragments_at_all_are_forwarded_held_or_counted(
+        all in vec((0..3_usize, 0..2_u16, 0..40_u16, any::<bool>(), 0..12_usize, prop_oneof![Just(17), Just(6), Just(1), Just(47)]), 0..200),
+    ) {
+        let mut net = Fabric::new(lab::tables());
+        let (mut held, mut refused, mut released, mut answered) = (0, 0, 0, 0);
+        for (turn, (flow, identification, start, more, words, protocol)) in all.into_iter().enumerate() {
+            let (from, source, ..) = FLOWS[flow];
+            let source = source.split(':').next().unwrap();
+            // Ports, and a length that a first fragment of UDP may have; for TCP a header of 20 bytes.
+            let mut data = vec![0x50; words * 8];
+            if let Some(length) = data.get_mut(4..6) {
+                length.copy_from_slice(&[0xFF, 0]);
+            }
+            let part = fragment(Protocol(protocol), source, HOST, identification, start, more || start == 0, &data);
+            match net.offer_on(turn % 2, from, part, Offload::default()) {
+                None => held += 1,
+                Some(outcome) => {
+                    refused += u64::from(outcome.verdict.is_err());
+                    answered += outcome.answers.len() as u64;
+                    released += outcome.fragments.len() as u64;
+                }
+            }
+        }
+        net.pass_ms(LIFETIME_MS);
+        prop_assert_eq!((net.state.fragments.len(), net.state.fragments.held()), (0, Default::default()));
+        let discarded: u64 = report::discards(&net.state).iter().map(|row| row.packets).sum();
+        prop_assert_eq!(discarded, refused + held - released);
+        prop_assert_eq!(answered, 0, "none of them is TCP without a lease, too big, or out of hops");
     }
 }

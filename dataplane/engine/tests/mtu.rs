@@ -206,8 +206,13 @@ fn natgw_28_mtu_4_the_mss_is_clamped_on_syn_and_syn_ack_at_the_nat_gateway_only(
 #[test]
 fn rfc_1812_4_3_2_8_icmp_errors_are_limited_and_counted_when_suppressed() {
     let mut net = Fabric::new(lab::tables());
+    let syn = net.send(APP.1, tcp(SYN, "10.0.2.20:51000", SERVER));
+    let eip = format!("198.51.100.20:{}", syn.tuple().source_port);
+    net.send(INTERNET, tcp(SYN_ACK, SERVER, eip.as_str()));
+    net.send(APP.1, tcp(ACK, "10.0.2.20:51000", SERVER));
+    net.now.0 += 350_000;
     let big = || udp("10.0.1.10:5000", "203.0.113.5:53", &[0; 2000]);
-    let mut answers = |net: &mut Fabric, tries: u64| {
+    let answers = |net: &mut Fabric, tries: u64| {
         (0..tries).map(|_| net.send_on(0, WEB.1, big(), Default::default()).answers.len() as u64).sum::<u64>()
     };
     assert_eq!(answers(&mut net, ICMP_ERROR_BURST + 50), ICMP_ERROR_BURST);

@@ -141,7 +141,7 @@ impl Device for TunQueue {
             }
             message::Offload::Off => {
                 let mut written = Written::default();
-                segment::segment(frame.packet_mut(), offload, |packet| {
+                segment::segment::<io::Error>(frame.packet_mut(), offload, |packet| {
                     self.write_one(packet)?;
                     written.calls += 1;
                     written.bytes += packet.len() as u32;
