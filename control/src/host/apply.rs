@@ -18,7 +18,7 @@ use super::difference::{Difference, in_place, is_there};
 use super::enter::NamespaceRef;
 use super::journal::{Journal, NamespaceRecord, Stage, State};
 use super::netns::{self, Identity, Namespace};
-use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan, ProcessPlan};
+use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
 use super::proc::{self, ProcessId};
 use super::process::{Job, Processes};
 use super::run_dir::{Lock, RunDir};
@@ -104,7 +104,7 @@ impl Host {
         progress: &mut Progress<'_>,
     ) -> Result<Vec<String>, Error> {
         let now = self.journal.state();
-        let difference = Difference::between(&now.namespaces, next);
+        let difference = Difference::between(&now, next);
         let total = difference.steps();
         let mut done = 0;
         let mut step = |what: String| {
@@ -318,12 +318,9 @@ impl Host {
     /// Starts the commands of namespaces that have not been started.
     fn start_processes(&self, plans: &[&NamespacePlan]) -> Result<(), Error> {
         let state = self.journal.state();
-        let started = |name: &str, process: &ProcessPlan| {
-            state.processes.iter().any(|record| record.namespace == name && record.plan == *process)
-        };
         let mut jobs = Vec::new();
         for plan in plans {
-            for process in plan.processes.iter().filter(|process| !started(&plan.name, process)) {
+            for process in plan.processes.iter().filter(|it| !state.knows_command(&plan.name, it)) {
                 jobs.push(Job {
                     namespace: plan.name.clone(),
                     place: self.reference(plan),

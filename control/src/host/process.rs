@@ -141,24 +141,27 @@ impl Processes {
         self.journal.update(|state| state.processes.retain(|record| !marks.contains(&record.mark)))
     }
 
-    /// Takes the processes of a dead predecessor over, and records which are gone.
+    /// Takes the processes of a dead predecessor over, and records which are gone. What it meant to start and did not is
+    /// forgotten, so that the next apply starts it.
     fn take_over(&self) -> Result<(), Error> {
         let mut records = self.journal.look(|state| state.processes.clone());
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in records.iter_mut().filter(|record| record.process.is_none() && record.ended.is_none()) {
+            // Perhaps it was started, and the predecessor did not live to write its id down.
+            record.process =
+                proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next();
+        }
+        records.retain(|record| record.process.is_some() || record.ended.is_some());
         let mut running = Vec::new();
         for record in records.iter_mut().filter(|record| record.ended.is_none()) {
-            // Without an id: started, but the predecessor did not live to write it down.
-            let process = record.process.or_else(|| {
-                proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next()
-            });
-            record.process = process;
-            match process.filter(|process| process.is_alive()).and_then(ProcessId::open) {
+            match record.process.filter(|process| process.is_alive()).and_then(ProcessId::open) {
                 Some(handle) => running.push((record.mark.clone(), handle)),
                 None => record.ended = Some("ended while control was not running".to_owned()),
             }
         }
-        if !records.is_empty() {
-            self.journal.update(|state| state.processes = records)?;
-        }
+        self.journal.update(|state| state.processes = records)?;
         self.watched.add(running);
         Ok(())
     }

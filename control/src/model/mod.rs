@@ -27,6 +27,7 @@ use localvpc_api::trace::{Direction, Protocol};
 
 use crate::view;
 
+pub use addresses::{not_public, reserved};
 pub use diff::diff;
 
 /// A lab.

@@ -7,6 +7,7 @@
 mod harness;
 
 mod changes;
+mod configs;
 mod crashes;
 mod load;
 mod mtu;
@@ -16,5 +17,6 @@ mod readme;
 mod routing;
 mod security_groups;
 mod source_check;
+mod transport;
 mod verbs;
 mod walks;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
@@ -16,6 +17,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 use super::command::{Done, Running, run};
+use super::watch::Watch;
 use super::{leftovers, wait};
 
 /// The lab that the README shows.
@@ -31,6 +33,8 @@ pub struct Lab {
     /// Unique on the machine.
     pub name: String,
     directory: TempDir,
+    /// For when the test is killed.
+    _watch: Watch,
     /// Whether the test itself has killed something: then errors in the logs are no surprise.
     pub expect_errors: bool,
 }
@@ -52,7 +56,8 @@ impl Lab {
         );
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = TempDir::with_prefix("localvpc-").expect("a directory for temporary files");
-        Some(Self { name, directory, expect_errors: false })
+        let watch = Watch::over(&name, directory.path());
+        Some(Self { name, directory, _watch: watch, expect_errors: false })
     }
 
     /// A lab that is up, and whose servers listen. `text` describes it; its `lab:` is replaced.
@@ -273,6 +278,23 @@ impl Lab {
         assert!(left.is_empty(), "left of lab {}: {left:#?}", self.name);
     }
 
+    /// Ends the lab, if it has not been; what was wrong with it.
+    fn take_down(&self) -> Vec<String> {
+        if !self.run_dir().join(&self.name).exists() {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        if std::thread::panicking() {
+            eprintln!("--- control.log\n{}--- dataplane.log\n{}", self.log("control"), self.log("dataplane"));
+            eprintln!("{}", self.localvpc(&["counters"]));
+        } else if !self.expect_errors {
+            problems = self.defects();
+        }
+        let down = self.localvpc(&["down"]);
+        problems.extend((down.code != 0).then(|| down.to_string()));
+        problems
+    }
+
     /// Errors in the logs, and discards that are defects.
     fn defects(&self) -> Vec<String> {
         let mut defects: Vec<String> = ["control", "dataplane"]
@@ -291,28 +313,14 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let mut problems = Vec::new();
-        if self.run_dir().join(&self.name).exists() {
-            if std::thread::panicking() {
-                eprintln!(
-                    "--- control.log\n{}--- dataplane.log\n{}",
-                    self.log("control"),
-                    self.log("dataplane")
-                );
-                eprintln!("{}", self.localvpc(&["counters"]));
-            } else if !self.expect_errors {
-                problems = self.defects();
-            }
-            let down = self.localvpc(&["down"]);
-            if down.code != 0 {
-                problems.push(down.to_string());
-            }
-        }
+        // What fails here must not keep the rest from being cleaned up, nor end the process while another panic unwinds.
+        let problems = catch_unwind(AssertUnwindSafe(|| self.take_down()));
+        let mut problems = problems.unwrap_or_else(|_| vec!["a panic while it was taken down".to_owned()]);
         problems.extend(leftovers::of(&self.name, self.run_dir()));
         if problems.is_empty() {
             return;
         }
-        leftovers::sweep(&self.name, self.run_dir());
+        let _ = catch_unwind(AssertUnwindSafe(|| leftovers::sweep(&self.name, self.run_dir())));
         let report = format!("lab {} did not end well: {problems:#?}", self.name);
         if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
     }

@@ -2,6 +2,7 @@
 //!
 //! - [`Lab`]: a lab that is brought up, used, and taken down
 //! - [`Capture`]: tcpdump in one of its namespaces
+//! - [`Netns`]: a namespace that is not the lab's
 //! - [`command`]: programs that are run to their end, or until they are not needed any more
 //! - [`wait`]: for conditions, never for time
 
@@ -9,8 +10,11 @@ mod capture;
 pub mod command;
 mod lab;
 pub mod leftovers;
+mod netns;
 pub mod wait;
+mod watch;
 
 pub use capture::Capture;
 pub use command::Running;
 pub use lab::{Lab, TWO_TIER, comes_back, echoes, edit, is_silent};
+pub use netns::Netns;
