@@ -84,8 +84,9 @@ fn general(reason: DiscardReason) -> Option<&'static str> {
             "Private addresses exist inside a VPC only; another VPC is reached by Elastic IP."
         }
         DiscardReason::PrivateSource | DiscardReason::SharedSource => "Send from a public address.",
-        DiscardReason::TooBig | DiscardReason::TooBigFragmentable => {
-            "Send smaller packets: the internet takes 1500 bytes."
+        DiscardReason::TooBig => "Send smaller packets: the internet takes 1500 bytes.",
+        DiscardReason::NatFragment => {
+            "Keep TCP and ICMP within the MTU: a NAT gateway forwards fragments of UDP only."
         }
         DiscardReason::ConnectionAllowanceExceeded => {
             "Wait for connections to end, shorten their idle timeouts (`tracking:`), or raise `max_connections:`."

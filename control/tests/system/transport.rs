@@ -3,6 +3,8 @@
 use std::io::ErrorKind;
 use std::net::UdpSocket;
 
+use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
+
 use crate::harness::wait::{self, PATIENCE};
 use crate::harness::{Lab, edit};
 
@@ -47,6 +49,44 @@ fn bulk_tcp_crosses_from_9001_to_1500_and_back() {
         );
         assert_eq!(body.ok().stdout, megabytes.to_string(), "{who} from {url}");
     }
+}
+
+#[test]
+fn mtu_3_and_natgw_27_datagrams_that_need_fragments_arrive_identical() {
+    let Some(lab) = Lab::up(OPEN) else { return };
+    let bind = |who: &str, address: &str| {
+        let socket = lab.inside(who, || UdpSocket::bind(address)).expect("an address of the namespace");
+        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
+        // Kernels set DF on what fits their own link, unless they are asked not to.
+        set_ip_mtu_discover(&socket, Ipv4PathMtuDiscovery::DONT).expect("an option of Linux");
+        socket
+    };
+    let server = bind("internet", "198.51.100.10:9000");
+    let mut buffer = [0; 65_536];
+    for (who, address, public) in
+        [("app", "10.0.2.20:0", "203.0.113.20"), ("web", "10.0.1.10:0", "203.0.113.10")]
+    {
+        let client = bind(who, address);
+        // One that only the dataplane cuts; one that the sender cuts, and the dataplane cuts again; the largest.
+        for size in [3_000, 30_000, 65_507] {
+            let payload: Vec<u8> = (0..size).map(|at| (at * 7 / 3) as u8).collect();
+            client.send_to(&payload, "198.51.100.10:9000").expect("it can be sent");
+            let (length, from) = server.recv_from(&mut buffer).expect("it arrives");
+            assert!(buffer[..length] == payload, "{who}: {size} bytes arrive identical");
+            assert_eq!(from.ip().to_string(), public);
+            server.send_to(&payload, from).expect("it can be answered");
+            let length = client.recv(&mut buffer).expect("the answer arrives");
+            assert!(buffer[..length] == payload, "{who}: {size} bytes come back identical");
+        }
+    }
+}
+
+#[test]
+fn natgw_27_a_ping_in_fragments_passes_the_internet_gateway_but_no_nat_gateway() {
+    let Some(lab) = Lab::up(OPEN) else { return };
+    lab.exec("web", "ping -n -M dont -s 10000 -c 1 -W 10 198.51.100.10").ok();
+    lab.exec("app", "ping -n -M dont -s 10000 -c 1 -W 10 10.0.1.10").ok();
+    lab.ping_is_cut("app", "-M dont -s 10000 198.51.100.10", "NGW_FRAGMENT");
 }
 
 #[test]

@@ -21,6 +21,9 @@ use peaks::Peaks;
 /// Most workers a dataplane runs.
 pub const MAX_WORKERS: usize = 16;
 
+/// The slot of the one thread that ends what has idled out.
+pub const HOUSEKEEPER: usize = MAX_WORKERS;
+
 /// A number that one worker per slot adds to.
 #[derive(Debug, Default)]
 pub struct Counter(AtomicU64);
@@ -115,6 +118,16 @@ pub struct NatGatewaySlot {
     pub error_port_allocation: Counter,
 }
 
+impl NatGatewaySlot {
+    /// What is forwarded in a direction: outbound is from inside.
+    pub fn traffic(&self, direction: Direction) -> &TrafficCounter {
+        match direction {
+            Direction::Outbound => &self.out_to_destination,
+            Direction::Inbound => &self.out_to_source,
+        }
+    }
+}
+
 /// Counters of a NAT gateway.
 #[derive(Debug, Default)]
 pub struct NatGatewayMetrics {
@@ -124,13 +137,13 @@ pub struct NatGatewayMetrics {
     peaks: Mutex<Peaks>,
 }
 
-/// A slot per worker.
+/// A slot per worker, and one for the housekeeper.
 #[derive(Debug)]
 struct PerWorker<T>(Box<[T]>);
 
 impl<T: Default> Default for PerWorker<T> {
     fn default() -> Self {
-        Self((0..MAX_WORKERS).map(|_| T::default()).collect())
+        Self((0..=HOUSEKEEPER).map(|_| T::default()).collect())
     }
 }
 

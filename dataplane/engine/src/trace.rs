@@ -143,6 +143,7 @@ fn packet(tuple: Tuple, kind: Kind) -> Packet {
         tuple,
         kind,
         window_scale: None,
+        fragment: None,
         ttl: 64,
         dont_fragment: true,
         transport: 20,

@@ -281,10 +281,7 @@ pub fn count_refused(
 /// Counts a packet at a NAT gateway.
 pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet: &Packet, worker: usize) {
     let slot = tables.nat_gateway(at).metrics.slot(worker);
-    match direction {
-        Direction::Outbound => slot.out_to_destination.add(packet.segments, packet.length),
-        Direction::Inbound => slot.out_to_source.add(packet.segments, packet.length),
-    }
+    slot.traffic(direction).add(packet.segments, packet.length);
 }
 
 impl Walk<'_> {

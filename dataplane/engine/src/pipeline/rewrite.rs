@@ -111,7 +111,7 @@ impl Rewrite {
                 icmp.identifier.set(self.source_port);
                 icmp.checksum.set(update(icmp.checksum.get(), Sum::default().and_word(self.transport)));
             }
-            Kind::IcmpError(_) | Kind::IcmpOther | Kind::Other => (),
+            Kind::IcmpError(_) | Kind::IcmpOther | Kind::Other | Kind::LaterFragment => (),
         }
     }
 
@@ -391,7 +391,7 @@ mod tests {
 
         #[test]
         fn whatever_was_parsed_can_be_rewritten(
-            mut bytes in generate::damaged(generate::packets()), offload in generate::offloads(), ends in ends(),
+            mut bytes in generate::damaged(prop_oneof![generate::packets(), generate::fragments()]), offload in generate::offloads(), ends in ends(),
         ) {
             if let Ok(packet) = parse(&bytes, offload) {
                 let mut to = Tuple { source: ends[0].0.into(), destination: ends[1].0.into(), ..packet.tuple };

@@ -81,6 +81,14 @@ impl Tables {
         self.eni_ids.contains(&id)
     }
 
+    /// The ENI that sends from `source` on a link. In a shared namespace only the source address tells ENIs apart.
+    pub fn sender(&self, link: &Link, source: IpAddr) -> Option<EniIndex> {
+        match link.enis.as_slice() {
+            [only] => Some(*only),
+            enis => enis.iter().copied().find(|eni| self.eni(*eni).addresses.contains(&source)),
+        }
+    }
+
     /// Whether the push has this NAT gateway.
     pub fn has_nat_gateway(&self, id: NatGatewayId) -> bool {
         self.nat_gateway_ids.contains(&id)

@@ -118,9 +118,16 @@ mod tests {
 
     #[test]
     fn malformed_options_end_the_search() {
-        for options in
-            [&[3, 2, 7][..], &[3, 4, 7, 7], &[3, 3], &[3], &[2, 0, 3, 3, 7], &[2, 1, 3, 3, 7], &[8, 10, 3, 3, 7], &[2]]
-        {
+        for options in [
+            &[3, 2, 7][..],
+            &[3, 4, 7, 7],
+            &[3, 3],
+            &[3],
+            &[2, 0, 3, 3, 7],
+            &[2, 1, 3, 3, 7],
+            &[8, 10, 3, 3, 7],
+            &[2],
+        ] {
             assert_eq!(window_scale(options), None, "{options:?}");
         }
     }

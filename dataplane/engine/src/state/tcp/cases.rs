@@ -503,7 +503,10 @@ fn conntrack_ack_loss_stall_data_that_was_acknowledged_may_come_again() {
         ("< . 5001 ack 1101", Established, Restart),
         ("> . 1101 ack 5001 len 100", Established, Restart),
     ]);
-    assert_eq!((after.side(Direction::Outbound).reach.end, after.side(Direction::Inbound).reach.ack), (1201, 1101));
+    assert_eq!(
+        (after.side(Direction::Outbound).reach.end, after.side(Direction::Inbound).reach.ack),
+        (1201, 1101)
+    );
 }
 
 #[test]

@@ -74,11 +74,7 @@ impl Line {
 
 impl Stored {
     fn load(&self) -> Side {
-        Side {
-            first: self.first.load(Relaxed),
-            reach: self.reach(),
-            scale: self.scale(),
-        }
+        Side { first: self.first.load(Relaxed), reach: self.reach(), scale: self.scale() }
     }
 
     fn store(&self, side: &Side) {
@@ -94,11 +90,7 @@ impl Stored {
 
     #[inline]
     fn reach(&self) -> Reach {
-        Reach {
-            end: self.end.load(Relaxed),
-            ack: self.ack.load(Relaxed),
-            window: self.window.load(Relaxed),
-        }
+        Reach { end: self.end.load(Relaxed), ack: self.ack.load(Relaxed), window: self.window.load(Relaxed) }
     }
 
     #[inline]

@@ -129,7 +129,10 @@ mod tests {
         assert!(fits(1_100, 1_400, 9_500), "800 acknowledged, 300 offered");
         assert!(!fits(1_101, 1_400, 9_500));
         let closed = Reach { window: 0, ..RECEIVER };
-        assert!(SENDER.after(&segment(TcpFacts::ACK, 801, 199, 9_500), closed, 0).is_some(), "a window probe");
+        assert!(
+            SENDER.after(&segment(TcpFacts::ACK, 801, 199, 9_500), closed, 0).is_some(),
+            "a window probe"
+        );
         assert!(SENDER.after(&segment(TcpFacts::ACK, 802, 198, 9_500), closed, 0).is_none());
     }
 
