@@ -84,6 +84,12 @@ pub fn phase(state: u16) -> ConnectionState {
     }
 }
 
+impl Default for Connection {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
 impl Connection {
     /// Nothing was seen of it yet.
     pub fn new() -> Self {
