@@ -16,7 +16,7 @@
 //! - ACK, FIN, data: fit the streams ([`side::Reach::after`]). A challenge ACK for a SYN (RFC 5961 §4) opens nothing.
 //! - RST: has exactly the sequence number that is expected next, or answers a SYN by acknowledging it; once a FIN was
 //!   seen, any within the window will do.
-//! - SYN on a live connection: changes nothing, but is remembered ([`Connection::pending`]). The far end either knows the old connection,
+//! - SYN on a live connection: changes nothing, but is remembered (`Connection::pending`). The far end either knows the old connection,
 //!   and the reset that follows its challenge closes this one, or its SYN-ACK shows that both ends have begun anew.
 //!
 //! Only what says that the connection lives restarts its timer: not a repeated SYN or SYN-ACK, not a RST that is not believed.
