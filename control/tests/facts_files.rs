@@ -276,6 +276,7 @@ fn sg_6_sg_11_names_and_references_of_groups() {
     vpc(&with(", b: {}"));
     refused(&with(""), "security group `b` is not defined");
     let text = lab("    instances: { i: { subnet: public, security_groups: gone } }\n");
+    // SG-28: existence is all that is asked of a reference.
     refused(&text, "security group `gone` is not defined");
 }
 

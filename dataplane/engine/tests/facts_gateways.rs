@@ -5,7 +5,7 @@ use std::collections::HashSet;
 use localvpc_api::tables::{Action, PublicAddress, Route, RouteTarget, SourceDestCheck, Traffic};
 use localvpc_api::trace::Protocol;
 use localvpc_api::{DiscardReason, InternetGatewayId};
-use localvpc_engine::packet::{Echo, TcpFacts};
+use localvpc_engine::packet::{self, Echo, TcpFacts};
 use localvpc_engine::testing::craft::{self, ping, tcp, tuple, udp};
 use localvpc_engine::testing::fabric::{Fabric, Outcome};
 use localvpc_engine::testing::lab::{self, *};
@@ -179,6 +179,60 @@ fn natgw_6_natgw_7_up_to_eight_addresses_all_of_them_used() {
         seen.extend(sources);
     }
     assert_eq!(seen.len(), 8);
+}
+
+#[test]
+fn natgw_14_natgw_25_a_closed_connection_rests_and_does_not_count_as_idle() {
+    let mut net = lab_net();
+    let segment = |flags: u8, sequence, acknowledgement| packet::TcpFacts {
+        flags,
+        sequence,
+        acknowledgement,
+        window: 64_240,
+        payload: 0,
+    };
+    let (client, server) = ("10.0.2.20:51000", "203.0.113.5:443");
+    let (ack, fin) = (TcpFacts::ACK, TcpFacts::FIN | TcpFacts::ACK);
+    let syn = net.send(APP.1, craft::tcp_segment(segment(SYN, 100, 0), client, server)).tuple();
+    let mapped = format!("{}:{}", syn.source, syn.source_port);
+    for (from_inside, flags, sequence, acknowledgement) in [
+        (false, SYN | ack, 500, 101),
+        (true, ack, 101, 501),
+        (true, fin, 101, 501),
+        (false, fin, 501, 102),
+        (true, ack, 102, 502),
+    ] {
+        let facts = segment(flags, sequence, acknowledgement);
+        let verdict = match from_inside {
+            true => net.send(APP.1, craft::tcp_segment(facts, client, server)).verdict,
+            false => net.send(INTERNET, craft::tcp_segment(facts, server, mapped.as_str())).verdict,
+        };
+        assert!(verdict.is_ok(), "{verdict:?}");
+    }
+    net.pass_ms(59_000);
+    assert_eq!(net.state.leases.len(), 1, "NATGW-14, RFC6888-8: the port is not free at once");
+    net.pass_ms(350_000);
+    assert!(net.state.leases.is_empty());
+    let counters = &report::nat_gateways(&net.tables, &net.state, net.now)[0];
+    assert_eq!(counters.idle_timeouts, 0, "NATGW-25: it was closed");
+}
+
+#[test]
+fn natgw_16_a_source_keeps_to_one_address() {
+    let mut net = lab_net();
+    net.push(|rows| {
+        rows.nat_gateways[0].addresses.push(ip("10.0.1.101"));
+        rows.public_addresses.push(public("198.51.100.21", "10.0.1.101"));
+        rows.internet_hosts.push(ip("203.0.113.6"));
+    });
+    let mut seen = HashSet::new();
+    for port in 5000..5050 {
+        for destination in ["203.0.113.5:53", "203.0.113.6:53", "203.0.113.6:54"] {
+            let out = net.send(APP.1, udp(format!("10.0.2.20:{port}").as_str(), destination, b""));
+            seen.insert(out.tuple().source);
+        }
+    }
+    assert_eq!(seen.len(), 1, "NATGW-16, RFC4787-2, RFC6888-2: {seen:?}");
 }
 
 #[test]

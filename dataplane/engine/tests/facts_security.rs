@@ -291,7 +291,7 @@ fn nacl_14_mtu_5_path_mtu_discovery_needs_an_entry_for_icmp() {
         let deny = entry(50, Action::Deny, lab::ICMP, "0.0.0.0/0");
         rows.network_acls[0].inbound.insert(0, deny);
     });
-    assert!(net.send(WEB.1, big()).answers.is_empty(), "NACL-14");
+    assert!(net.send(WEB.1, big()).answers.is_empty(), "NACL-14, RFC5508-9");
     net.push(|rows| {
         let needed = Traffic::Icmp(IcmpMatch { kind: Some(3), code: Some(4) });
         rows.network_acls[0].inbound.insert(0, entry(40, Action::Allow, needed, "0.0.0.0/0"));
@@ -313,4 +313,25 @@ fn nacl_21_the_worked_example() {
         let out = net.send(WEB.1, tcp(SYN, "10.0.1.10:40000", format!("10.0.2.20:{port}").as_str()));
         assert_eq!(out.verdict.is_ok(), admitted, "NACL-21: {port}");
     }
+}
+
+#[test]
+fn nacl_22_groups_begin_closed_and_remember_acls_begin_open_and_forget() {
+    let mut net = lab_net();
+    let ask = || udp("10.0.1.10:5000", "10.0.2.20:53", b"");
+    let answer = || udp("10.0.2.20:53", "10.0.1.10:5000", b"");
+    assert_eq!(
+        net.send(WEB.1, ask()).verdict,
+        Err(NO_RULES),
+        "NACL-22: past the network ACL, not past the group"
+    );
+    net.push(|rows| {
+        rows.security_groups[1].inbound = vec![rule(Traffic::All, cidr("10.0.1.0/24"))];
+        rows.security_groups[1].outbound.clear();
+    });
+    assert_eq!(net.send(WEB.1, ask()).verdict, Ok(APP.1));
+    assert_eq!(net.send(APP.1, answer()).verdict, Ok(WEB.1), "a group remembers");
+    net.push(|rows| rows.network_acls[1].outbound.clear());
+    assert_eq!(net.send(WEB.1, ask()).verdict, Ok(APP.1));
+    assert_eq!(net.send(APP.1, answer()).verdict, Err(DiscardReason::NetworkAcl), "a network ACL does not");
 }
