@@ -83,6 +83,7 @@ internet:
     stranger: { ip: 198.51.100.66 }
 ";
 
+/// Inside and outside, so to speak, have the same addresses (RFC 4787 REQ-7).
 #[test]
 fn vpcs_with_the_same_addresses_meet_only_by_their_elastic_ips() {
     let Some(lab) = Lab::up(PEERS) else { return };

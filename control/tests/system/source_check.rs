@@ -42,6 +42,7 @@ fn eni_4_walk_12_a_nat_instance_needs_the_check_off() {
     lab.exec("box", "nft add table ip nat").ok();
     lab.exec("box", "nft add chain ip nat post { type nat hook postrouting priority 100 ; }").ok();
     lab.exec("box", "nft add rule ip nat post ip saddr 10.0.2.0/24 masquerade").ok();
+    // NATI-1: it forwards and masquerades.
     assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.50:"));
 
     // On arrival: the destination is not the box.

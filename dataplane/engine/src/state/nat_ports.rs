@@ -378,6 +378,7 @@ mod tests {
 
     /// RFC 6056: the port must not be guessable. Buckets of a 16th of the range each, over first ports and over
     /// the ports of one busy destination.
+    /// RFC7857-RANDOM.
     #[test]
     fn ports_are_spread_evenly() {
         let mut seed = 3;

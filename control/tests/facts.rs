@@ -1,0 +1,231 @@
+//! Keeps `facts.toml` honest: every fact in scope is there, and every test that it names exists and names the fact.
+//!
+//! The table of RFC lines in DESIGN.md is made from it: `FACTS=write cargo test -p localvpc --test facts` writes it.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+
+/// A test shows at most this many facts; one that shows more shows none of them well.
+const FACTS_PER_TEST: usize = 3;
+
+const TABLE: (&str, &str) =
+    ("<!-- RFC lines: made from facts.toml by control/tests/facts.rs -->\n", "<!-- end of the RFC lines -->");
+
+#[derive(Deserialize)]
+struct Facts {
+    /// Numbers of the facts in scope, by family: `VPC = ["1-33"]`.
+    scope: BTreeMap<String, Vec<String>>,
+    #[serde(flatten)]
+    facts: BTreeMap<String, Fact>,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Fact {
+    /// What it says, in a few words.
+    fact: String,
+    /// `path/of/file.rs::name_of_test`.
+    #[serde(default)]
+    tested: Vec<String>,
+    /// Why we do otherwise. `tested` then shows what we do.
+    differs: Option<String>,
+    /// What is missing. `tested` then shows what is there.
+    not_yet: Option<String>,
+    /// Why it will not be.
+    out_of_scope: Option<String>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Standing {
+    Tested,
+    Differs,
+    NotYet,
+    OutOfScope,
+}
+
+impl Fact {
+    /// Where it stands and why.
+    fn standing(&self) -> Result<(Standing, &str), &'static str> {
+        match (&self.differs, &self.not_yet, &self.out_of_scope, self.tested.is_empty()) {
+            (None, None, None, false) => Ok((Standing::Tested, "")),
+            (Some(why), None, None, _) => Ok((Standing::Differs, why)),
+            (None, Some(what), None, _) => Ok((Standing::NotYet, what)),
+            (None, None, Some(why), true) => Ok((Standing::OutOfScope, why)),
+            (None, None, None, true) => Err("is neither tested, differs, not_yet nor out_of_scope"),
+            (None, None, Some(_), false) => Err("is out_of_scope and tested"),
+            _ => Err("has more than one of differs, not_yet and out_of_scope"),
+        }
+    }
+}
+
+#[test]
+fn every_fact_in_scope_is_accounted_for() {
+    let facts = read();
+    let mut problems = Vec::new();
+    let mut scope = BTreeSet::new();
+    for (family, numbers) in &facts.scope {
+        for id in numbers.iter().flat_map(|item| expand(item)).map(|number| format!("{family}-{number}")) {
+            if !scope.insert(id.clone()) {
+                problems.push(format!("{id} is twice in [scope]"));
+            }
+        }
+    }
+    let listed: BTreeSet<String> = facts.facts.keys().cloned().collect();
+    problems.extend(scope.difference(&listed).map(|id| format!("{id} is in [scope] but has no entry")));
+    problems.extend(listed.difference(&scope).map(|id| format!("{id} has an entry but is not in [scope]")));
+    let mut counts: BTreeMap<Standing, usize> = BTreeMap::new();
+    for (id, fact) in &facts.facts {
+        match fact.standing() {
+            Ok((standing, why)) => {
+                *counts.entry(standing).or_default() += 1;
+                if fact.fact.is_empty() || standing != Standing::Tested && why.is_empty() {
+                    problems.push(format!("{id} says nothing"));
+                }
+            }
+            Err(problem) => problems.push(format!("{id} {problem}")),
+        }
+    }
+    println!("{} facts: {counts:?}", facts.facts.len());
+    assert!(problems.is_empty(), "facts.toml: {problems:#?}");
+}
+
+#[test]
+fn every_test_named_exists_and_names_its_facts() {
+    let facts = read();
+    let mut problems = Vec::new();
+    let mut shown_by: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for (id, fact) in &facts.facts {
+        for test in &fact.tested {
+            shown_by.entry(test).or_default().push(id);
+        }
+    }
+    for (test, ids) in shown_by {
+        if ids.len() > FACTS_PER_TEST {
+            problems.push(format!("{test} is named for {} facts: {ids:?}", ids.len()));
+        }
+        match find(test) {
+            Ok(source) => {
+                let name = test.rsplit("::").next().unwrap_or_default();
+                let silent = ids.iter().filter(|id| !named_by(id, name) && !mentions(&source, id));
+                problems.extend(silent.map(|id| format!("{test} does not mention {id}")));
+            }
+            Err(problem) => problems.push(problem),
+        }
+    }
+    assert!(problems.is_empty(), "facts.toml: {problems:#?}");
+}
+
+#[test]
+fn the_table_in_the_design_is_that_of_the_facts() {
+    let path = root().join("DESIGN.md");
+    let design = fs::read_to_string(&path).expect("DESIGN.md");
+    let (before, rest) = design.split_once(TABLE.0).expect("the beginning of the table");
+    let (found, after) = rest.split_once(TABLE.1).expect("the end of the table");
+    let wanted = table(&read());
+    if std::env::var("FACTS").is_ok_and(|how| how == "write") {
+        let text = format!("{before}{}{wanted}{}{after}", TABLE.0, TABLE.1);
+        fs::write(&path, text).expect("DESIGN.md can be written");
+    } else {
+        let odd = found.lines().zip(wanted.lines()).find(|(found, wanted)| found != wanted);
+        assert!(
+            found == wanted,
+            "DESIGN.md and facts.toml differ, first in {odd:?}: run `FACTS=write cargo test -p localvpc --test facts`"
+        );
+    }
+}
+
+#[test]
+fn ids_are_found_whole() {
+    assert!(mentions("as NATGW-12 says", "NATGW-12") && !mentions("as NATGW-12 says", "NATGW-1"));
+    assert!(mentions("RFC 6888 REQ-11D.", "RFC6888-11D") && !mentions("RFC 6888 REQ-11D.", "RFC6888-11"));
+    assert!(named_by("NACL-16", "nacl_2_4_16_entries") && !named_by("NACL-1", "nacl_2_4_16_entries"));
+    assert!(
+        named_by("WALK-2", "walk_1_walk_2_the_stages") && !named_by("WALK-3", "walk_1_walk_2_the_stages")
+    );
+    assert!(named_by("RFC5508-1a", "rfc5508_1_rfc5508_1a_pings"));
+    assert_eq!(expand("9-11").collect::<Vec<_>>(), ["9", "10", "11"]);
+    assert_eq!(expand("NO-ERROR").collect::<Vec<_>>(), ["NO-ERROR"]);
+}
+
+fn read() -> Facts {
+    let text = fs::read_to_string(root().join("facts.toml")).expect("facts.toml");
+    toml::from_str(&text).unwrap_or_else(|error| panic!("facts.toml: {error}"))
+}
+
+/// `3-5` is 3, 4 and 5; anything else is itself.
+fn expand(item: &str) -> Box<dyn Iterator<Item = String> + '_> {
+    let range = item.split_once('-').and_then(|(from, to)| Some((from.parse().ok()?, to.parse().ok()?)));
+    match range {
+        Some((from, to)) => Box::new((from..=to).map(|number: u32| number.to_string())),
+        None => Box::new(std::iter::once(item.to_owned())),
+    }
+}
+
+/// The source of a test, with the comments and attributes in front of it.
+fn find(test: &str) -> Result<String, String> {
+    let (path, name) = test.rsplit_once("::").ok_or(format!("`{test}` is not `file.rs::test`"))?;
+    let text = fs::read_to_string(root().join(path)).map_err(|error| format!("{path}: {error}"))?;
+    let lines: Vec<&str> = text.lines().collect();
+    let begins = format!("fn {name}(");
+    let at = lines.iter().position(|line| line.trim_start().starts_with(&begins));
+    let at = at.ok_or(format!("{path} has no function `{name}`"))?;
+    let is_head = |line: &&&str| line.trim_start().starts_with("//") || line.trim_start().starts_with("#[");
+    let head: Vec<&str> = lines[..at].iter().rev().take_while(is_head).copied().collect();
+    if !head.iter().any(|line| line.trim() == "#[test]") {
+        return Err(format!("{test} is not a test"));
+    }
+    let indent = lines[at].len() - lines[at].trim_start().len();
+    let end = format!("{}}}", &lines[at][..indent]);
+    let body = lines[at..].iter().take_while(|line| **line != end).copied();
+    Ok(head.into_iter().chain(body).collect::<Vec<_>>().join("\n"))
+}
+
+/// Whether the text has the id, also as `RFC 5508 REQ-4`.
+fn mentions(text: &str, id: &str) -> bool {
+    let text = text.replace("RFC ", "RFC").replace(" REQ-", "-");
+    let ends = |rest: &str| !rest.starts_with(|next: char| next.is_ascii_alphanumeric());
+    text.match_indices(id).any(|(at, _)| ends(&text[at + id.len()..]))
+}
+
+/// Whether the name of a test has the id, as `natgw_12` or in a row of numbers as `nacl_2_4_5`.
+fn named_by(id: &str, name: &str) -> bool {
+    let id = id.to_lowercase();
+    let Some((family, number)) = id.split_once('-') else { return false };
+    let words: Vec<&str> = name.split('_').collect();
+    let rows = words.iter().enumerate().filter(|(_, word)| **word == family).map(|(at, _)| &words[at + 1..]);
+    let is_number = |word: &&&str| word.starts_with(|first: char| first.is_ascii_digit());
+    rows.into_iter().any(|row| row.iter().take_while(is_number).any(|word| *word == number))
+}
+
+fn table(facts: &Facts) -> String {
+    let mut text = String::from("\n| line | asks | we | shown by |\n|---|---|---|---|\n");
+    let rfcs = facts.scope.iter().filter(|(family, _)| family.starts_with("RFC"));
+    for (family, numbers) in rfcs {
+        for number in numbers.iter().flat_map(|item| expand(item)) {
+            let Some(fact) = facts.facts.get(&format!("{family}-{number}")) else { continue };
+            let (standing, why) =
+                fact.standing().unwrap_or_else(|problem| panic!("{family}-{number} {problem}"));
+            let standing = match standing {
+                Standing::Tested => "**met**".to_owned(),
+                Standing::Differs => format!("**differs**: {why}"),
+                Standing::NotYet => format!("**not yet**: {why}"),
+                Standing::OutOfScope => format!("**out of scope**: {why}"),
+            };
+            let tests: Vec<String> = fact
+                .tested
+                .iter()
+                .map(|test| format!("`{}`", test.rsplit("::").next().unwrap_or(test)))
+                .collect();
+            let line = format!("{} {number}", family.replacen("RFC", "", 1));
+            text += &format!("| {line} | {} | {standing} | {} |\n", fact.fact, tests.join(", "));
+        }
+    }
+    text + "\n"
+}
+
+fn root() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
+}
