@@ -50,9 +50,7 @@ pub use teardown::{Teardown, teardown};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name of a lab cannot be part of a path.
-    #[error(
-        "`{lab}` cannot be a lab's name: letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most 48"
-    )]
+    #[error("`{lab}` cannot be a lab's name: it has lower-case letters, digits and dashes, at most 48")]
     LabName {
         /// The name.
         lab: String,
