@@ -334,6 +334,7 @@ impl<'a> Fields<'a> {
     /// Reads one key.
     pub fn take<T: Decode>(&self, key: &str, errors: &mut Diagnostics) -> Option<T> {
         let is_told = self.meant.contains(&key);
+        // Whatever stands there, the rule as a whole is not what it should be.
         if is_told && key == "protocol" {
             return None;
         }

@@ -18,7 +18,7 @@ pub fn slip(noun: &str, entries: &[(Key, Node)], at: usize, known: &[&'static st
     let meant = |meant: &'static str| {
         Some(Slip { help: format!("it is called `{meant}` here."), meant: Some(meant) })
     };
-    let told = |help: &str| Some(Slip { help: help.to_owned(), meant: None });
+    let told = |help: &str, meant| Some(Slip { help: help.to_owned(), meant });
     if let Some(slip) = cut_list(entries, at) {
         return Some(slip);
     }
@@ -27,22 +27,19 @@ pub fn slip(noun: &str, entries: &[(Key, Node)], at: usize, known: &[&'static st
         ("a route", "target" | "gateway" | "gateway_id" | "nat_gateway" | "nat_gateway_id" | "instance") => {
             meant("via")
         }
-        ("a security group rule", "deny") => {
-            told("a security group only allows, and discards what no rule admits; a network ACL can deny.")
-        }
-        ("a security group rule", "allow") => {
-            told("every rule of a security group allows: write `tcp: 443`, `udp: 53` or `all: true`.")
-        }
-        ("a security group", "deny") => {
-            told("a security group only allows, and discards what no rule admits; a network ACL can deny.")
-        }
+        ("a security group rule", "deny") => told(ONLY_ALLOWS, Some("protocol")),
+        ("a security group rule", "allow") => told(
+            "every rule of a security group allows: write `tcp: 443`, `udp: 53` or `all: true`.",
+            Some("protocol"),
+        ),
+        ("a security group", "deny") => told(ONLY_ALLOWS, None),
         ("a security group", "ingress") | ("a network ACL", "ingress") => meant("inbound"),
         ("a security group", "egress") | ("a network ACL", "egress") => meant("outbound"),
         ("a security group rule", "port" | "ports" | "from_port" | "to_port") => port(entries, at),
         ("a network ACL entry", "number" | "rule_number") => meant("rule"),
         ("a network ACL entry", "port") => meant("ports"),
         ("a network ACL entry", "protocol") => {
-            told("the protocol stands behind `allow:` or `deny:`: `allow: tcp`.")
+            told("the protocol stands behind `allow:` or `deny:`: `allow: tcp`.", None)
         }
         ("a VPC" | "a subnet", "cidr_block") => meant("cidr"),
         ("an instance", "private_ip") => meant("ip"),
@@ -53,6 +50,9 @@ pub fn slip(noun: &str, entries: &[(Key, Node)], at: usize, known: &[&'static st
         }
     }
 }
+
+const ONLY_ALLOWS: &str =
+    "a security group only allows, and discards what no rule admits; a network ACL can deny.";
 
 /// `{ tcp: 80,443 }`: the comma begins another key.
 fn cut_list(entries: &[(Key, Node)], at: usize) -> Option<Slip> {

@@ -579,9 +579,9 @@ fn expectations_name_what_exists() {
     assert!(said.ends_with("help: did you mean `app`?"), "{said}");
     refuse(&with("app", "nowhere", ""), "19:22", "the file expects something of `nowhere`");
     refuse(&with("nat", "h", ""), "19:13", "NAT gateway `nat` sends nothing of its own");
-    refuse(&with("app", "h", ", via: iwg"), "19:75", "the file expects something of `iwg`");
+    refuse(&with("app", "h", ", via: iwg"), "19:73", "the file expects something of `iwg`");
     let because = with("app", "h", ", because: NO_ROUTE_TO_DESTINATON");
-    let said = refuse(&because, "19:79", "`NO_ROUTE_TO_DESTINATON` is not the code of a reason");
+    let said = refuse(&because, "19:77", "`NO_ROUTE_TO_DESTINATON` is not the code of a reason");
     assert!(said.ends_with("help: did you mean `NO_ROUTE_TO_DESTINATION`?"), "{said}");
 }
 
