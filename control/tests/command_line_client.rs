@@ -115,6 +115,10 @@ fn resources() -> Value {
           "summary": "10.0.0.0/16", "detail": { "cidr": "10.0.0.0/16" } },
         { "kind": "security_group", "name": "db", "id": "sg-0b", "vpc": "main", "position": null,
           "summary": "", "detail": { "inbound": [{ "tcp": 5432, "from": "web" }] } },
+        { "kind": "NAT gateway", "name": "nat-a", "id": "nat-0c", "vpc": "main", "position": null, "summary": "",
+          "detail": { "addresses": [{ "ip": "10.0.1.100", "eip": "203.0.113.20" }] } },
+        { "kind": "instance", "name": "web", "id": "i-0d", "vpc": "main", "position": null, "summary": "",
+          "detail": { "ip": "10.0.1.10", "eni": "eni-0e" } },
     ])
 }
 
@@ -161,7 +165,7 @@ fn counters() -> Value {
 async fn explain(State(()): State<()>, Json(request): Json<Value>) -> (StatusCode, Json<Value>) {
     let to = request["to"].as_str().unwrap();
     let outcome = match to {
-        "yes" => "reachable",
+        "yes" | "example" => "reachable",
         "no" => "blocked",
         "perhaps" => "undecidable",
         _ => {
@@ -239,7 +243,15 @@ fn tables_show_what_the_daemon_says() {
     assert!(connections.contains("10.0.2.20:40312  →  198.51.100.10:80  established  1 s"), "{connections}");
     let nat = lab.out(&["nat", "nat-a"]);
     assert!(nat.contains("10.0.2.20:40312  10.0.1.100:1024  198.51.100.10:80  new"), "{nat}");
-    assert_eq!(lab.out(&["nat", "nat-b"]), "");
+    assert_eq!(lab.out(&["connections", "main/web"]), "", "it has none");
+    for (args, said) in [
+        (["nat", "nat-b"], "error: NAT gateway `nat-b` is not in lab fixed: did you mean `nat-a`?\n"),
+        (["connections", "wbe"], "error: instance `wbe` is not in lab fixed: did you mean `web`?\n"),
+    ] {
+        let output = lab.run(&args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), said);
+    }
     let counters = lab.out(&["counters"]);
     for part in ["3 SUBNET_ACL_RESTRICTION", "The network ACL says no.", "64000", "80 us"] {
         assert!(counters.contains(part), "{part} is missing in\n{counters}");
@@ -274,6 +286,8 @@ fn natgw_48_metrics_have_cloudwatchs_names() {
 fn inspect_shows_all_a_kind_or_one() {
     let lab = Lab::start();
     assert!(lab.out(&["inspect"]).contains("vpc             main"));
+    assert!(lab.out(&["inspect", "10.0.1.10"]).starts_with("instance web\n"));
+    assert!(lab.out(&["inspect", "eni-0e"]).starts_with("instance web\n"));
     assert_eq!(lab.json(&["inspect", "sg"]).as_array().unwrap().len(), 1);
     let sheet = lab.out(&["inspect", "sg", "db"]);
     assert!(sheet.contains("id: sg-0b\n") && sheet.contains("- { from: web, tcp: 5432 }"), "{sheet}");
@@ -304,7 +318,7 @@ fn up_shows_the_plan_and_what_to_try() {
 
 lab fixed is up: generation 1, after 12 ms
 Try:
-  localvpc exec app -- curl -s http://198.51.100.10/
+  localvpc exec app -- curl -s http://example/
   localvpc explain app example tcp/80
 ";
     assert!(text.starts_with(expected), "{text}");
@@ -314,6 +328,33 @@ Try:
     let events = lab.out(&["up", &file, "-o", "json"]);
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.last().unwrap()["event"], "applied");
+}
+
+#[test]
+fn hints_name_the_lab_where_several_run() {
+    let lab = Lab::start_as(&["fixed", "other"]);
+    let text = lab.out(&["up", &lab.file(FILE)]);
+    assert!(text.contains("  localvpc --lab fixed exec app -- curl -s http://example/\n"), "{text}");
+    assert!(text.ends_with("  localvpc --lab fixed down\n"), "{text}");
+}
+
+#[test]
+fn an_empty_variable_names_no_lab() {
+    let lab = Lab::start();
+    let output = command(lab.run_dir.path()).env("LOCALVPC_LAB", "").arg("status").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command(lab.run_dir.path()).env("LOCALVPC_LAB", "other").arg("status").output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("lab other is not running"));
+}
+
+#[test]
+fn logs_have_json() {
+    let lab = Lab::start();
+    let logs = lab.run_dir.path().join("fixed/logs");
+    std::fs::create_dir(&logs).unwrap();
+    std::fs::write(logs.join("control.log"), "one\ntwo\n").unwrap();
+    assert_eq!(lab.json(&["logs", "control"]), json!([{ "instance": "control", "log": "one\ntwo\n" }]));
+    assert_eq!(lab.json(&["logs", "web"]), json!([]), "it runs nothing");
 }
 
 #[test]

@@ -35,9 +35,19 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     if args.metrics {
         return metrics(&args, global);
     }
-    let mut leases: Vec<Named<Lease>> = Client::of(global)?.ask("/v1/nat")?;
+    let client = Client::of(global)?;
+    let mut leases: Vec<Named<Lease>> = client.ask("/v1/nat")?;
     if let Some(gateway) = &args.nat_gateway {
-        leases.retain(|lease| lease.name == *gateway);
+        // A lease names the VPC of its gateway where two VPCs have one of that name; the argument may do so, or not.
+        let is_meant = |name: &str| {
+            let ends =
+                |long: &str, short: &str| long.strip_suffix(short).is_some_and(|vpc| vpc.ends_with('/'));
+            name == gateway || ends(name, gateway) || ends(gateway, name)
+        };
+        leases.retain(|lease| is_meant(&lease.name));
+        if leases.is_empty() {
+            client.require("NAT gateway", gateway)?;
+        }
     }
     match global.output {
         Format::Json => output::print_json(&leases)?,

@@ -41,7 +41,7 @@ record! {
     /// A lab: VPCs and an internet, on this machine.
     pub struct LabSection "a lab" {
         /// Name of the lab. Namespaces are called `<lab>-<instance>`.
-        pub lab: Spanned<Name>,
+        pub lab: Spanned<LabName>,
         /// `aws`: what is beyond AWS's quotas is a warning, or an error where AWS raises them for nobody. Default: `off`.
         pub quotas: Option<Spanned<QuotaWord>>,
         /// VPCs by name. They are isolated from each other, and their CIDRs may overlap.
@@ -186,7 +186,7 @@ record! {
         /// ICMP: `echo-request`, `all`, another type, or a type with a code.
         pub icmp: Option<IcmpSection>,
         /// Another protocol by number.
-        pub protocol: Option<Spanned<u8>>,
+        pub protocol: Option<Spanned<ProtocolNumber>>,
         /// Every protocol.
         pub all: Option<Spanned<bool>>,
         /// Who may send (inbound rules): a CIDR, a security group, `self`, or a list of these.

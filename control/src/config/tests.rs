@@ -56,7 +56,7 @@ internet:
   hosts: { h: { ip: 198.51.100.1, run: localvpc serve 80 } }
 expect:
   - { from: k, to: h, protocol: tcp, port: 80, reachable: true, via: igw }
-  - { from: h, to: j, protocol: 50, reachable: false, because: SOMETHING }
+  - { from: h, to: j, protocol: 50, reachable: false, because: NO_ROUTE_TO_DESTINATION }
 ";
 
 #[test]

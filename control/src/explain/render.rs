@@ -10,6 +10,7 @@ use localvpc_api::trace::{
 use localvpc_api::{DiscardReason, EniId, NatGatewayId};
 
 use crate::lower::{Index, RuleText};
+use crate::model::text;
 use crate::view::{ExplainOutcome, ExplainStep, Explanation};
 
 use super::Asked;
@@ -312,7 +313,7 @@ fn refusal(reason: Option<DiscardReason>, tuple: &Tuple) -> String {
         DiscardReason::NatPortsExhausted => {
             format!("no port left for {}", end(tuple.destination, tuple.destination_port, tuple.protocol))
         }
-        other => other.explanation().trim_end_matches('.').to_owned(),
+        other => text::without_facts(other.explanation()).trim_end_matches('.').to_owned(),
     }
 }
 

@@ -8,6 +8,7 @@ mod addresses;
 mod build;
 pub mod describe;
 mod diff;
+mod expect;
 pub mod id;
 mod instances;
 mod quotas;

@@ -1,6 +1,7 @@
 //! Files and what is said about them: every case of bad input, with its line.
 
 use super::*;
+use crate::config::Severity;
 
 /// A VPC with a public and a private subnet; `{more}` is put into it, at line 14.
 fn lab(more: &str) -> String {
@@ -412,7 +413,17 @@ fn names() {
     refuse(&with("igw"), "15:7", "the name `igw` is taken by the internet gateway of VPC `main`");
     let host = "internet: { hosts: { a: { ip: 198.51.100.1 } } }\n";
     refuse(&format!("{}{host}", with("a")), "15:7", "the name `a` is taken by an internet host");
-    refuse("lab: My Lab\n", "1:6", "`My Lab` is not a name");
+    for lab in ["My Lab", "a_b", "a.b", "-a", &"a".repeat(49)] {
+        let said = refuse(&format!("lab: {lab}\n"), "1:6", &format!("`{lab}` is not a name for a lab"));
+        assert!(said.contains("at most 48"), "{said}");
+        assert!(crate::host::RunDir::of(lab).is_err(), "one rule");
+    }
+    refuse(&with("control"), "15:7", "an instance cannot be called `control`");
+    refuse(
+        "lab: x\ninternet: { hosts: { dataplane: { ip: 198.51.100.1 } } }\n",
+        "2:22",
+        "an internet host cannot be called `dataplane`",
+    );
     let twice = format!(
         "{}  other:\n    cidr: 10.0.0.0/16\n    subnets: {{ s: {{ cidr: 10.0.0.0/24 }} }}\n    instances: {{ a: {{ subnet: s }} }}\n",
         with("a")
@@ -627,8 +638,58 @@ fn attached_namespaces() {
         "16:36",
         "instance `a` attaches to this namespace already",
     );
+    let own = format!("{}      b: {{ subnet: public }}\n", with("bad-b"));
+    refuse(&own, "15:36", "instance `a` attaches to the namespace that this lab makes for `b`");
+    refuse(
+        &with("bad-internet"),
+        "15:36",
+        "instance `a` attaches to the namespace that this lab makes for `internet`",
+    );
+    read(&with("bad-a"));
     let shared = with("box").replace("route_table: out", "route_table: out, namespace: shared");
     refuse(&shared, "15:36", "instance `a` is in a shared subnet, so it has no namespace to attach");
+}
+
+#[test]
+fn expectations_name_what_exists() {
+    let with = |from: &str, to: &str, more: &str| {
+        let expect = format!("{{ from: {from}, to: {to}, protocol: tcp, port: 80, reachable: false{more} }}");
+        lab(&format!(
+            "    nat_gateways: {{ nat: {{ subnet: public, eip: 203.0.113.9 }} }}\n    instances:\n      app: {{ subnet: public }}\ninternet: {{ hosts: {{ h: {{ ip: 198.51.100.1 }} }} }}\nexpect:\n  - {expect}\n"
+        ))
+    };
+    for (from, to, more) in [
+        ("app", "h", ", via: [nat, igw], because: NO_ROUTE_TO_DESTINATION"),
+        ("internet", "main/app", ""),
+        ("10.0.1.9", "nat", ""),
+    ] {
+        let (_, notes) =
+            Model::read("bad.yaml", &with(from, to, more)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            notes.rendered(),
+            ["note: what the file expects (`expect:`) is kept, but not checked yet"]
+        );
+    }
+    let said =
+        refuse(&with("ap", "h", ""), "19:13", "the file expects something of `ap`, which is not in it");
+    assert!(said.ends_with("help: did you mean `app`?"), "{said}");
+    refuse(&with("app", "nowhere", ""), "19:22", "the file expects something of `nowhere`");
+    refuse(&with("nat", "h", ""), "19:13", "NAT gateway `nat` sends nothing of its own");
+    refuse(&with("app", "h", ", via: iwg"), "19:73", "the file expects something of `iwg`");
+    let because = with("app", "h", ", because: NO_ROUTE_TO_DESTINATON");
+    let said = refuse(&because, "19:77", "`NO_ROUTE_TO_DESTINATON` is not the code of a reason");
+    assert!(said.ends_with("help: did you mean `NO_ROUTE_TO_DESTINATION`?"), "{said}");
+}
+
+#[test]
+fn the_same_warning_is_shown_once() {
+    let text = lab("    instances:\n      fw: { subnet: public }\n").replace(
+        "via: igw } ]",
+        "via: igw }, { to: 192.168.0.0/16, via: fw }, { to: 172.16.0.0/16, via: fw } ]",
+    );
+    let (_, warnings) = Model::read("bad.yaml", &text).unwrap();
+    let [one] = &warnings.rendered()[..] else { panic!("{}", warnings.render()) };
+    assert!(one.contains("note: the same in one more place"), "{one}");
 }
 
 #[test]
@@ -639,7 +700,7 @@ fn the_labs_in_configs_are_without_warnings() {
         ("shared.yaml", include_str!("../../../configs/shared.yaml")),
     ] {
         let (model, warnings) = Model::read(path, text).unwrap_or_else(|errors| panic!("{errors}"));
-        assert!(warnings.is_empty(), "{}", warnings.render());
+        assert!(warnings.list().iter().all(|one| one.severity == Severity::Note), "{}", warnings.render());
         assert_eq!(format!("{}.yaml", model.lab), path);
         assert!(!model.expectations.is_empty());
     }

@@ -21,6 +21,16 @@ fn a_shared_namespace_holds_the_instances_of_its_subnet() {
     // An ENI is only its source address here: exec refuses to let one instance speak as another.
     let refused = lab.exec("worker-2", "curl -sS --max-time 5 http://store/").exits(1);
     assert!(refused.stderr.contains("10.20.1.11") && refused.stderr.contains("10.20.1.12"), "{refused}");
+    assert!(
+        refused.stderr.contains("shares namespace") && refused.stderr.contains("--any-address"),
+        "{refused}"
+    );
+    let anyway =
+        lab.localvpc(&["exec", "--any-address", "worker-2", "--", "curl", "-sS", "http://store/"]).ok();
+    assert!(anyway.stdout.starts_with("you are 10.20.1.11:"), "{anyway}");
+    let shell = lab.localvpc(&["shell", "worker-2"]).ok();
+    assert!(shell.stderr.starts_with("note: worker-2 shares namespace"), "{shell}");
+    assert_eq!(shell.stderr.lines().count(), 1, "{shell}");
     assert!(lab.curl("worker-2", "--interface 10.20.1.12 http://store/").starts_with("you are 10.20.1.12:"));
     // The same namespace, another security group.
     lab.curl_is_cut("stranger", "--interface 10.20.1.13 http://store/", "ENI_SG_RULES_MISMATCH");
@@ -59,7 +69,8 @@ fn an_attached_namespace_keeps_its_default_route_and_is_left_as_it_was() {
     let default = theirs.ip("-4 route show default");
     assert_eq!(default.trim(), "default via 192.0.2.1 dev own linkdown", "never replaced");
     // Its own default route goes with a source address of its own: exec makes sure that app is meant.
-    lab.exec("app", "curl http://10.0.2.30:5432/").exits(1);
+    let refused = lab.exec("app", "curl http://10.0.2.30:5432/").exits(1);
+    assert!(refused.stderr.contains("app is attached to"), "{refused}");
     let curl = "--interface 10.0.2.20 http://";
     assert!(lab.curl("app", &format!("{curl}10.0.2.30:5432/")).starts_with("you are 10.0.2.20:"));
     assert!(lab.curl("app", &format!("{curl}db:5432/")).starts_with("you are 10.0.2.20:"), "names too");
