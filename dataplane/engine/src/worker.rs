@@ -134,9 +134,11 @@ impl Worker {
         now: Time,
     ) -> Verdict {
         self.counters.packets.add(1);
-        let packet = match packet::parse(bytes, offload) {
+        // Borrowed: copying what was written a moment ago in smaller pieces would wait for all of them.
+        let parsed = packet::parse(bytes, offload);
+        let packet = match &parsed {
             Ok(packet) => packet,
-            Err(reason) => {
+            &Err(reason) => {
                 let sender = match tables.links.get(&from).map(|link| link.enis.as_slice()) {
                     Some([only]) => Some(*only),
                     _ => None,
@@ -146,36 +148,36 @@ impl Worker {
         };
         if let Some(fragment) = packet.fragment {
             let arrival = fragments::Arrival { from, fragment, now };
-            return self.forward_fragment(tables, state, arrival, bytes, &packet);
+            return self.forward_fragment(tables, state, arrival, bytes, packet);
         }
-        if let Some(flow) = self.cache.find(from, &packet, tables.generation, state, now) {
+        if let Some(flow) = self.cache.find(from, packet, tables.generation, state, now) {
             for dependency in &flow.dependencies {
                 if let Some((activity, direction)) = activity(state, dependency) {
-                    activity.touch(&packet, direction, now);
+                    activity.touch(packet, direction, now);
                 }
             }
             for (nat, direction) in &flow.nat_gateways {
-                count(tables, *nat, *direction, &packet, self.index);
+                count(tables, *nat, *direction, packet, self.index);
             }
-            count_enis(tables, flow.sender, flow.receiver, &packet, self.index);
-            flow.rewrite.apply(bytes, &packet);
+            count_enis(tables, flow.sender, flow.receiver, packet, self.index);
+            flow.rewrite.apply(bytes, packet);
             self.counters.cache_hits.add(1);
-            return forwarded(flow.out, &packet);
+            return forwarded(flow.out, packet);
         }
         self.counters.walks.add(1);
-        match self.walk(tables, state, Start::Link(from), &packet, &[], now) {
+        match self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
-                accepted.rewrite(bytes, &packet);
-                count_enis(tables, accepted.sender, accepted.receiver, &packet, self.index);
+                accepted.rewrite(bytes, packet);
+                count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
                 let (out, mtu) = (accepted.out, accepted.mtu);
-                if let Some(decided) = accepted.decided(state, &packet, now) {
-                    let more = self.cache.insert(from, &packet, tables.generation, decided);
+                if let Some(decided) = accepted.decided(state, packet, now) {
+                    let more = self.cache.insert(from, packet, tables.generation, decided);
                     self.counters.cached_flows.add(more);
                 }
-                self.depart(state, out, bytes, &packet, offload, mtu)
+                self.depart(state, out, bytes, packet, offload, mtu)
             }
             Err(refused) => {
-                self.answer(tables, state, &refused, bytes, &packet, now);
+                self.answer(tables, state, &refused, bytes, packet, now);
                 let eni = refused.receiver.or(refused.sender);
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }

@@ -212,6 +212,7 @@ const fn udp_checksum(before: u16, after: u16) -> u16 {
     }
 }
 
+#[inline]
 fn word(from: u16, to: u16) -> Sum {
     Sum::difference(&from.to_be_bytes(), &to.to_be_bytes())
 }

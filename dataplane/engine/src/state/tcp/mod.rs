@@ -13,7 +13,7 @@
 //! segment is refused here. But a segment changes the phase only if its numbers are right, as RFC 5961 and Linux's
 //! conntrack judge them:
 //! - SYN-ACK: acknowledges the SYN; an old one changes nothing, and the right one may still come.
-//! - ACK, FIN, data: fit the streams ([`side::Reach::after`]). A challenge ACK for a SYN (RFC 5961 §4) opens nothing.
+//! - ACK, FIN, data: fit the streams ([`side::Reach::fits`]). A challenge ACK for a SYN (RFC 5961 §4) opens nothing.
 //! - RST: has exactly the sequence number that is expected next, or answers a SYN by acknowledging it; once a FIN was
 //!   seen, any within the window will do.
 //! - SYN on a live connection: changes nothing, but is remembered (`Connection::pending`). The far end either knows the old connection,
@@ -21,8 +21,8 @@
 //!
 //! Only what says that the connection lives restarts its timer: not a repeated SYN or SYN-ACK, not a RST that is not believed.
 
-pub mod line;
 pub mod side;
+pub mod stored;
 
 #[cfg(test)]
 mod cases;
@@ -30,14 +30,14 @@ mod cases;
 use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
-use self::side::{Side, is_after, shift};
+use self::side::{Side, is_after};
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Connection {
-    /// Phase in the low two bits, then a bit per direction for each thing that was seen.
-    pub(super) state: u16,
+    /// Phase in the low two bits, then a bit per direction for each thing that was seen, then the window scale in use per direction.
+    state: u32,
     /// By the direction in which an end sends.
     sides: [Side; 2],
     /// The last SYN that did not fit the connection; of the end whose [`PENDING`] is set.
@@ -54,28 +54,38 @@ pub enum Timer {
 }
 
 /// The state of a connection of which nothing was seen.
-pub const NEW: u16 = OPENING;
+pub const NEW: u32 = OPENING;
 
-const PHASE: u16 = 0b11;
-const OPENING: u16 = 0;
-const ESTABLISHED: u16 = 1;
-const CLOSING: u16 = 2;
-const CLOSED: u16 = 3;
+const PHASE: u32 = 0b11;
+const OPENING: u32 = 0;
+const ESTABLISHED: u32 = 1;
+const CLOSING: u32 = 2;
+const CLOSED: u32 = 3;
 
 /// A FIN that fits. These stand for the inbound bit; the outbound one is next to it.
-const FIN: u16 = 1 << 2;
+const FIN: u32 = 1 << 2;
 /// A SYN, or a SYN-ACK of the other side's.
-const SYN: u16 = 1 << 4;
+const SYN: u32 = 1 << 4;
 /// An acknowledgement of the other side's SYN.
-const ACKED: u16 = 1 << 6;
+const ACKED: u32 = 1 << 6;
 /// The RST that closed the connection.
-const RESET: u16 = 1 << 8;
+const RESET: u32 = 1 << 8;
 /// A SYN that did not fit.
-const PENDING: u16 = 1 << 10;
+const PENDING: u32 = 1 << 10;
+
+/// Window scale of what goes inward, in four bits; the outward one stands above it.
+const SHIFT: u32 = 16;
+const SHIFT_BITS: u32 = 4;
+
+/// How far the windows in a direction are shifted (RFC 7323 §2.2).
+#[inline]
+pub fn shift(state: u32, direction: Direction) -> u32 {
+    state >> (SHIFT + SHIFT_BITS * direction as u32) & ((1 << SHIFT_BITS) - 1)
+}
 
 /// How far a connection in this state has come.
 #[inline]
-pub fn phase(state: u16) -> ConnectionState {
+pub fn phase(state: u32) -> ConnectionState {
     match state & PHASE {
         OPENING => ConnectionState::New,
         ESTABLISHED => ConnectionState::Established,
@@ -94,6 +104,11 @@ impl Connection {
     /// Nothing was seen of it yet.
     pub fn new() -> Self {
         Self { state: NEW, sides: [Side::default(); 2], pending: Side::default() }
+    }
+
+    /// What [`phase`] and [`shift`] are asked about.
+    pub fn state(&self) -> u32 {
+        self.state
     }
 
     /// How far it has come.
@@ -120,7 +135,7 @@ impl Connection {
             // The first, or the other one of a simultaneous open (RFC 9293 §3.5, RFC 5382 REQ-2).
             self.sides[from as usize] = side;
             self.set(SYN, from);
-            self.expect();
+            self.meet();
             return Timer::Restart;
         }
         let known = self.side(from);
@@ -130,7 +145,7 @@ impl Connection {
         if opening && !self.has(ACKED, from.opposite()) && is_after(side.first, known.first) {
             // Nobody has answered, and it has tried again (RFC 9293 §3.4.3: later numbers than before).
             self.sides[from as usize] = side;
-            self.expect();
+            self.meet();
         } else {
             self.pending = side;
             self.set(PENDING, from);
@@ -156,18 +171,18 @@ impl Connection {
         }
         self.sides[from as usize] = side;
         self.set(SYN | ACKED, from);
-        self.expect();
+        self.meet();
         self.establish();
         Timer::Restart
     }
 
     fn stream(&mut self, facts: &TcpFacts, from: Direction) -> Timer {
         let (sender, receiver) = (self.side(from), self.side(from.opposite()));
-        let shift = shift(sender.scale, receiver.scale);
         let begun = self.has(SYN, from) && self.has(SYN, from.opposite());
-        let Some(reach) = sender.reach.after(facts, receiver.reach, shift).filter(|_| begun) else {
+        if !begun || !sender.reach.fits(facts, receiver.reach) {
             return Timer::Restart;
-        };
+        }
+        let reach = sender.reach.after(facts, shift(self.state, from));
         if self.is_in(OPENING) {
             if !receiver.is_begun_by(facts.acknowledgement) {
                 return Timer::Restart;
@@ -217,12 +232,21 @@ impl Connection {
         Timer::Restart
     }
 
-    /// After a SYN the other end expects the first byte, whether or not it has said so.
-    fn expect(&mut self) {
-        for direction in [Direction::Inbound, Direction::Outbound] {
-            if !self.has(ACKED, direction) && self.has(SYN, direction.opposite()) {
-                self.sides[direction as usize].reach.ack = self.side(direction.opposite()).first;
+    /// After a SYN the other end expects the first byte, whether or not it has said so. Windows are scaled if both SYNs
+    /// have offered it.
+    fn meet(&mut self) {
+        let sides =
+            [Direction::Inbound, Direction::Outbound].map(|direction| (direction, self.side(direction)));
+        for ((direction, side), (opposite, other)) in [(sides[0], sides[1]), (sides[1], sides[0])] {
+            if !self.has(ACKED, direction) && self.has(SYN, opposite) {
+                self.sides[direction as usize].reach.ack = other.first;
             }
+            let shift = match (side.scale, other.scale) {
+                (Some(scale), Some(_)) => u32::from(scale),
+                _ => 0,
+            };
+            let at = SHIFT + SHIFT_BITS * direction as u32;
+            self.state = self.state & !(((1 << SHIFT_BITS) - 1) << at) | shift << at;
         }
     }
 
@@ -236,23 +260,23 @@ impl Connection {
         self.sides[direction as usize]
     }
 
-    fn is_in(&self, phase: u16) -> bool {
+    fn is_in(&self, phase: u32) -> bool {
         self.state & PHASE == phase
     }
 
-    fn enter(&mut self, phase: u16) {
+    fn enter(&mut self, phase: u32) {
         self.state = self.state & !PHASE | phase;
     }
 
-    fn has(&self, what: u16, direction: Direction) -> bool {
-        self.state & what << direction as u16 != 0
+    fn has(&self, what: u32, direction: Direction) -> bool {
+        self.state & what << direction as u32 != 0
     }
 
-    fn set(&mut self, what: u16, direction: Direction) {
-        self.state |= what << direction as u16;
+    fn set(&mut self, what: u32, direction: Direction) {
+        self.state |= what << direction as u32;
     }
 
-    fn clear(&mut self, what: u16, direction: Direction) {
-        self.state &= !(what << direction as u16);
+    fn clear(&mut self, what: u32, direction: Direction) {
+        self.state &= !(what << direction as u32);
     }
 }

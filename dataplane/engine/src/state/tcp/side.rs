@@ -44,25 +44,28 @@ impl Side {
 }
 
 impl Reach {
-    /// How far `self` has come after a segment that it sent to `receiver`; `None` if the segment does not fit the stream.
+    /// Whether a segment that `self` sent to `receiver` fits the stream.
     ///
-    /// It fits if it carries an acknowledgement and (Guido van Rooij, "Real Stateful TCP Packet Filtering", as Linux has it)
+    /// It does if it carries an acknowledgement and (Guido van Rooij, "Real Stateful TCP Packet Filtering", as Linux has it)
     /// begins within what the receiver takes, ends no further back than a retransmission can,
     /// and acknowledges what the receiver has sent, no further back than an old acknowledgement can.
     #[inline]
-    pub fn after(self, facts: &TcpFacts, receiver: Self, shift: u8) -> Option<Self> {
-        let end = end(facts);
+    pub fn fits(self, facts: &TcpFacts, receiver: Self) -> bool {
         let room = receiver.window.max(1);
-        let fits = facts.flags & TcpFacts::ACK != 0
+        facts.flags & TcpFacts::ACK != 0
             && !is_after(facts.sequence, receiver.ack.wrapping_add(room))
-            && !is_after(self.end.wrapping_sub(room), end)
-            && !is_after(facts.acknowledgement, receiver.end)
-            && !is_after(receiver.end.wrapping_sub(self.window.max(OLD_ACK)), facts.acknowledgement);
-        fits.then(|| Self {
-            end: later(self.end, end),
+            && !is_after(self.end.wrapping_sub(room), end(facts))
+            && receiver.end.wrapping_sub(facts.acknowledgement) <= self.window.max(OLD_ACK)
+    }
+
+    /// How far `self` has come after a segment that fits. Its window is in the units of `shift`.
+    #[inline]
+    pub fn after(self, facts: &TcpFacts, shift: u32) -> Self {
+        Self {
+            end: later(self.end, end(facts)),
             ack: later(self.ack, facts.acknowledgement),
             window: self.window.max(u32::from(facts.window) << shift),
-        })
+        }
     }
 
     /// Whether `sequence`, of a segment that `self` sent, is the one that `receiver` expects next: either what it has
@@ -81,15 +84,6 @@ impl Reach {
 fn end(facts: &TcpFacts) -> u32 {
     let controls = (facts.flags & (TcpFacts::SYN | TcpFacts::FIN)).count_ones();
     facts.sequence.wrapping_add(facts.payload).wrapping_add(controls)
-}
-
-/// How far windows are shifted whose sender and receiver have offered these scales: not at all unless both have (RFC 7323 §2.2).
-#[inline]
-pub fn shift(sender: Option<u8>, receiver: Option<u8>) -> u8 {
-    match (sender, receiver) {
-        (Some(scale), Some(_)) => scale,
-        _ => 0,
-    }
 }
 
 /// Whether `a` is later than `b`.
@@ -121,7 +115,7 @@ mod tests {
     const RECEIVER: Reach = Reach { end: 9_500, ack: 800, window: 300 };
 
     fn fits(sequence: u32, payload: u32, acknowledgement: u32) -> bool {
-        SENDER.after(&segment(TcpFacts::ACK, sequence, payload, acknowledgement), RECEIVER, 0).is_some()
+        SENDER.fits(&segment(TcpFacts::ACK, sequence, payload, acknowledgement), RECEIVER)
     }
 
     #[test]
@@ -129,11 +123,8 @@ mod tests {
         assert!(fits(1_100, 1_400, 9_500), "800 acknowledged, 300 offered");
         assert!(!fits(1_101, 1_400, 9_500));
         let closed = Reach { window: 0, ..RECEIVER };
-        assert!(
-            SENDER.after(&segment(TcpFacts::ACK, 801, 199, 9_500), closed, 0).is_some(),
-            "a window probe"
-        );
-        assert!(SENDER.after(&segment(TcpFacts::ACK, 802, 198, 9_500), closed, 0).is_none());
+        assert!(SENDER.fits(&segment(TcpFacts::ACK, 801, 199, 9_500), closed), "a window probe");
+        assert!(!SENDER.fits(&segment(TcpFacts::ACK, 802, 198, 9_500), closed));
     }
 
     #[test]
@@ -141,8 +132,8 @@ mod tests {
         assert!(fits(600, 100, 9_500), "as much as the window was, before the end");
         assert!(!fits(600, 99, 9_500));
         let closed = Reach { window: 0, ..RECEIVER };
-        assert!(SENDER.after(&segment(TcpFacts::ACK, 500, 499, 9_500), closed, 0).is_some(), "a keep-alive");
-        assert!(SENDER.after(&segment(TcpFacts::ACK, 500, 498, 9_500), closed, 0).is_none());
+        assert!(SENDER.fits(&segment(TcpFacts::ACK, 500, 499, 9_500), closed), "a keep-alive");
+        assert!(!SENDER.fits(&segment(TcpFacts::ACK, 500, 498, 9_500), closed));
     }
 
     #[test]
@@ -152,28 +143,28 @@ mod tests {
         assert!(fits(1_000, 0, back) && !fits(1_000, 0, back.wrapping_sub(1)));
         let wide = Reach { window: 70_000, ..SENDER };
         let back = 9_500_u32.wrapping_sub(70_000);
-        assert!(wide.after(&segment(TcpFacts::ACK, 1_000, 0, back), RECEIVER, 0).is_some());
-        assert!(wide.after(&segment(TcpFacts::ACK, 1_000, 0, back.wrapping_sub(1)), RECEIVER, 0).is_none());
+        assert!(wide.fits(&segment(TcpFacts::ACK, 1_000, 0, back), RECEIVER));
+        assert!(!wide.fits(&segment(TcpFacts::ACK, 1_000, 0, back.wrapping_sub(1)), RECEIVER));
     }
 
     #[test]
     fn without_an_acknowledgement_nothing_fits() {
         let segment = segment(TcpFacts::PSH, 1_000, 10, 9_500);
-        assert_eq!(SENDER.after(&segment, RECEIVER, 0), None);
+        assert!(!SENDER.fits(&segment, RECEIVER));
     }
 
     #[test]
     fn what_fits_moves_the_stream_on_and_never_back() {
         let after = |sequence, payload, acknowledgement, shift| {
-            SENDER.after(&segment(TcpFacts::ACK, sequence, payload, acknowledgement), RECEIVER, shift)
+            SENDER.after(&segment(TcpFacts::ACK, sequence, payload, acknowledgement), shift)
         };
-        assert_eq!(after(1_000, 40, 9_400, 3), Some(Reach { end: 1_040, ack: 9_400, window: 4_000 }));
-        assert_eq!(after(700, 40, 8_000, 0), Some(Reach { end: 1_000, ack: 9_000, window: 500 }));
+        assert_eq!(after(1_000, 40, 9_400, 3), Reach { end: 1_040, ack: 9_400, window: 4_000 });
+        assert_eq!(after(700, 40, 8_000, 0), Reach { end: 1_000, ack: 9_000, window: 500 });
         let wide = Reach { window: 501, ..SENDER };
-        let same = wide.after(&segment(TcpFacts::ACK, 1_000, 0, 9_000), RECEIVER, 0);
-        assert_eq!(same, Some(wide), "the largest window counts");
-        let fin = SENDER.after(&segment(TcpFacts::ACK | TcpFacts::FIN, 1_000, 4, 9_000), RECEIVER, 0);
-        assert_eq!(fin.map(|reach| reach.end), Some(1_005), "a FIN takes a number");
+        let same = wide.after(&segment(TcpFacts::ACK, 1_000, 0, 9_000), 0);
+        assert_eq!(same, wide, "the largest window counts");
+        let fin = SENDER.after(&segment(TcpFacts::ACK | TcpFacts::FIN, 1_000, 4, 9_000), 0);
+        assert_eq!(fin.end, 1_005, "a FIN takes a number");
     }
 
     #[test]
@@ -183,8 +174,9 @@ mod tests {
         assert!(is_after((1 << 31) - 1, 0) && !is_after(0, (1 << 31) - 1));
         let sender = Reach { end: u32::MAX - 9, ack: 20, window: 100 };
         let receiver = Reach { end: 20, ack: u32::MAX - 9, window: 100 };
-        let reach = sender.after(&segment(TcpFacts::ACK, u32::MAX - 9, 30, 20), receiver, 0);
-        assert_eq!(reach, Some(Reach { end: 20, ack: 20, window: 500 }));
+        let segment = segment(TcpFacts::ACK, u32::MAX - 9, 30, 20);
+        assert!(sender.fits(&segment, receiver));
+        assert_eq!(sender.after(&segment, 0), Reach { end: 20, ack: 20, window: 500 });
     }
 
     #[test]
@@ -211,11 +203,5 @@ mod tests {
         assert!(syn.is_begun_by(0) && syn.is_begun_by(10), "RFC 7413: its data need not be acknowledged");
         assert!(!syn.is_begun_by(u32::MAX) && !syn.is_begun_by(11));
         assert_eq!(Side::beginning(&segment(TcpFacts::SYN, 0, 0, 0), None).scale, None);
-    }
-
-    #[test]
-    fn rfc_7323_windows_are_scaled_only_if_both_ends_offer_it() {
-        assert_eq!(shift(Some(7), Some(0)), 7);
-        assert_eq!((shift(Some(7), None), shift(None, Some(7)), shift(None, None)), (0, 0, 0));
     }
 }
