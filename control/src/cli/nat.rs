@@ -32,19 +32,13 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
-    if args.metrics {
-        return metrics(&args, global);
-    }
     let client = Client::of(global)?;
+    if args.metrics {
+        return metrics(&client, args.nat_gateway.as_deref(), global);
+    }
     let mut leases: Vec<Named<Lease>> = client.ask("/v1/nat")?;
     if let Some(gateway) = &args.nat_gateway {
-        // A lease names the VPC of its gateway where two VPCs have one of that name; the argument may do so, or not.
-        let is_meant = |name: &str| {
-            let ends =
-                |long: &str, short: &str| long.strip_suffix(short).is_some_and(|vpc| vpc.ends_with('/'));
-            name == gateway || ends(name, gateway) || ends(gateway, name)
-        };
-        leases.retain(|lease| is_meant(&lease.name));
+        leases.retain(|lease| is_meant(gateway, &lease.name));
         if leases.is_empty() {
             client.require("NAT gateway", gateway)?;
         }
@@ -57,13 +51,23 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     Ok(ExitCode::SUCCESS)
 }
 
-fn metrics(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
-    let counters: CountersView = Client::of(global)?.ask("/v1/counters")?;
-    let asked = |row: &NatGatewayMetrics| args.nat_gateway.as_ref().is_none_or(|name| row.name == *name);
+/// Whether a gateway is the one that was asked for. Its name has its VPC where two VPCs have one of that name; the word
+/// may have it, or not.
+fn is_meant(word: &str, name: &str) -> bool {
+    let ends = |long: &str, short: &str| long.strip_suffix(short).is_some_and(|vpc| vpc.ends_with('/'));
+    name == word || ends(name, word) || ends(word, name)
+}
+
+fn metrics(client: &Client, gateway: Option<&str>, global: &Global) -> Result<ExitCode, Failure> {
+    let counters: CountersView = client.ask("/v1/counters")?;
+    let asked = |row: &NatGatewayMetrics| gateway.is_none_or(|word| is_meant(word, &row.name));
     let all: Vec<_> = counters.nat_gateways.iter().map(NatGatewayMetrics::from).filter(asked).collect();
+    if let (true, Some(gateway)) = (all.is_empty(), gateway) {
+        client.require("NAT gateway", gateway)?;
+    }
     match global.output {
         Format::Json => output::print_json(&all)?,
-        Format::Table if all.is_empty() => output::say("the lab has no such NAT gateway"),
+        Format::Table if all.is_empty() => output::say("the lab has no NAT gateway"),
         Format::Table => output::print(&metrics_table(&all))?,
     }
     Ok(ExitCode::SUCCESS)
