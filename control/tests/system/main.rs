@@ -8,6 +8,7 @@ mod harness;
 
 mod changes;
 mod crashes;
+mod differential;
 mod load;
 mod mtu;
 mod namespaces;
