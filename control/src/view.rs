@@ -265,6 +265,72 @@ pub struct CountersView {
     pub workers: Vec<report::WorkerCounters>,
 }
 
+/// A NAT gateway's metrics under the names that CloudWatch has for them (NATGW-48), since the dataplane started.
+///
+/// *Source* is the inside, *destination* the far end.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "PascalCase")]
+pub struct NatGatewayMetrics {
+    /// Its name in the file.
+    pub name: String,
+    /// TCP connections now that are not closed.
+    pub active_connection_count: u64,
+    /// Bytes that came from a destination.
+    pub bytes_in_from_destination: u64,
+    /// Bytes that came from inside.
+    pub bytes_in_from_source: u64,
+    /// Bytes that left for a destination.
+    pub bytes_out_to_destination: u64,
+    /// Bytes that left for the inside.
+    pub bytes_out_to_source: u64,
+    /// TCP connections that a SYN from inside began.
+    pub connection_attempt_count: u64,
+    /// TCP connections whose handshake came to its end.
+    pub connection_established_count: u64,
+    /// Packets it had no source port for.
+    pub error_port_allocation: u64,
+    /// Connections that ended by idling.
+    pub idle_timeout_count: u64,
+    /// Packets it discarded.
+    pub packets_drop_count: u64,
+    /// Packets that came from a destination.
+    pub packets_in_from_destination: u64,
+    /// Packets that came from inside.
+    pub packets_in_from_source: u64,
+    /// Packets that left for a destination.
+    pub packets_out_to_destination: u64,
+    /// Packets that left for the inside.
+    pub packets_out_to_source: u64,
+    /// Highest average over 10 seconds within the last minute, both directions.
+    pub peak_bytes_per_second: u64,
+    /// The same for packets.
+    pub peak_packets_per_second: u64,
+}
+
+impl From<&Named<report::NatGatewayCounters>> for NatGatewayMetrics {
+    fn from(Named { name, row }: &Named<report::NatGatewayCounters>) -> Self {
+        Self {
+            name: name.clone(),
+            active_connection_count: row.active_connections,
+            bytes_in_from_destination: row.in_from_destination.bytes,
+            bytes_in_from_source: row.in_from_source.bytes,
+            bytes_out_to_destination: row.out_to_destination.bytes,
+            bytes_out_to_source: row.out_to_source.bytes,
+            connection_attempt_count: row.connection_attempts,
+            connection_established_count: row.connections_established,
+            error_port_allocation: row.error_port_allocation,
+            idle_timeout_count: row.idle_timeouts,
+            packets_drop_count: row.packets_dropped,
+            packets_in_from_destination: row.in_from_destination.packets,
+            packets_in_from_source: row.in_from_source.packets,
+            packets_out_to_destination: row.out_to_destination.packets,
+            packets_out_to_source: row.out_to_source.packets,
+            peak_bytes_per_second: row.peak_bytes_per_second,
+            peak_packets_per_second: row.peak_packets_per_second,
+        }
+    }
+}
+
 /// A row of the dataplane with the name control knows for it.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Named<T> {

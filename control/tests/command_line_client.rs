@@ -115,6 +115,10 @@ fn resources() -> Value {
           "summary": "10.0.0.0/16", "detail": { "cidr": "10.0.0.0/16" } },
         { "kind": "security_group", "name": "db", "id": "sg-0b", "vpc": "main", "position": null,
           "summary": "", "detail": { "inbound": [{ "tcp": 5432, "from": "web" }] } },
+        { "kind": "NAT gateway", "name": "nat-a", "id": "nat-0c", "vpc": "main", "position": null, "summary": "",
+          "detail": { "addresses": [{ "ip": "10.0.1.100", "eip": "203.0.113.20" }] } },
+        { "kind": "instance", "name": "web", "id": "i-0d", "vpc": "main", "position": null, "summary": "",
+          "detail": { "ip": "10.0.1.10", "eni": "eni-0e" } },
     ])
 }
 
@@ -137,11 +141,20 @@ fn leases() -> Value {
              "protocol": 6, "state": "new", "idle_ms": 10, "timeout_ms": 350_000, "out": traffic(), "back": traffic() }])
 }
 
+fn nat_gateway(name: &str, id: u32) -> Value {
+    let traffic = |packets: u32| json!({ "packets": packets, "bytes": packets * 100 });
+    json!({ "name": name, "nat_gateway": id, "leases": 9, "active_connections": 5, "connection_attempts": 8,
+            "connections_established": 7, "error_port_allocation": 1, "idle_timeouts": 2, "in_from_source": traffic(30),
+            "out_to_destination": traffic(28), "in_from_destination": traffic(21), "out_to_source": traffic(20),
+            "packets_dropped": 3, "peak_bytes_per_second": 400, "peak_packets_per_second": 4 })
+}
+
 fn counters() -> Value {
     json!({
         "enis": [{ "name": "app", "eni": 1, "received": traffic(), "sent": traffic(),
-                   "discards": [{ "reason": "network_acl", "packets": 3 }] }],
-        "nat_gateways": [],
+                   "discards": [{ "reason": "network_acl", "packets": 3 }], "conntrack_allowance_available": 262_143,
+                   "conntrack_allowance_exceeded": 7, "conntrack_half_open_evicted": 5 }],
+        "nat_gateways": [nat_gateway("nat-a", 1), nat_gateway("nat-b", 2)],
         "links": [{ "name": "app", "link": 1, "reads": 2, "read_bytes": 128_000, "read_segments": 90, "writes": 0,
                     "written_bytes": 0, "write_errors": 0 }],
         "discards": [{ "code": "SUBNET_ACL_RESTRICTION", "explanation": "The network ACL says no.", "packets": 3 }],
@@ -152,7 +165,7 @@ fn counters() -> Value {
 async fn explain(State(()): State<()>, Json(request): Json<Value>) -> (StatusCode, Json<Value>) {
     let to = request["to"].as_str().unwrap();
     let outcome = match to {
-        "yes" => "reachable",
+        "yes" | "example" => "reachable",
         "no" => "blocked",
         "perhaps" => "undecidable",
         _ => {
@@ -230,18 +243,51 @@ fn tables_show_what_the_daemon_says() {
     assert!(connections.contains("10.0.2.20:40312  →  198.51.100.10:80  established  1 s"), "{connections}");
     let nat = lab.out(&["nat", "nat-a"]);
     assert!(nat.contains("10.0.2.20:40312  10.0.1.100:1024  198.51.100.10:80  new"), "{nat}");
-    assert_eq!(lab.out(&["nat", "nat-b"]), "");
+    assert_eq!(lab.out(&["connections", "main/web"]), "", "it has none");
+    for (args, said) in [
+        (["nat", "nat-b"], "error: NAT gateway `nat-b` is not in lab fixed: did you mean `nat-a`?\n"),
+        (["connections", "wbe"], "error: instance `wbe` is not in lab fixed: did you mean `web`?\n"),
+    ] {
+        let output = lab.run(&args);
+        assert_eq!(output.status.code(), Some(1), "{args:?}");
+        assert_eq!(String::from_utf8(output.stderr).unwrap(), said);
+    }
     let counters = lab.out(&["counters"]);
     for part in ["3 SUBNET_ACL_RESTRICTION", "The network ACL says no.", "64000", "80 us"] {
         assert!(counters.contains(part), "{part} is missing in\n{counters}");
     }
-    assert!(!counters.contains("NAT gateways"), "empty sections are left out:\n{counters}");
+    assert!(counters.contains("app  3 / 2.1 KiB") || counters.contains("262143"), "{counters}");
+    assert!(counters.contains("ENI  SENT"), "{counters}");
+}
+
+#[test]
+fn natgw_48_metrics_have_cloudwatchs_names() {
+    let lab = Lab::start();
+    let all = lab.json(&["nat", "--metrics"]);
+    let expected = json!({
+        "Name": "nat-b", "ActiveConnectionCount": 5, "BytesInFromDestination": 2100, "BytesInFromSource": 3000,
+        "BytesOutToDestination": 2800, "BytesOutToSource": 2000, "ConnectionAttemptCount": 8,
+        "ConnectionEstablishedCount": 7, "ErrorPortAllocation": 1, "IdleTimeoutCount": 2, "PacketsDropCount": 3,
+        "PacketsInFromDestination": 21, "PacketsInFromSource": 30, "PacketsOutToDestination": 28,
+        "PacketsOutToSource": 20, "PeakBytesPerSecond": 400, "PeakPacketsPerSecond": 4,
+    });
+    assert_eq!((all.as_array().unwrap().len(), &all[1]), (2, &expected));
+    assert_eq!(lab.json(&["nat", "nat-b", "--metrics"]), json!([expected]));
+    let table = lab.out(&["nat", "--metrics"]);
+    assert!(
+        table.starts_with("METRIC                      nat-a  nat-b\nActiveConnectionCount       5      5\n"),
+        "{table}"
+    );
+    assert_eq!(table.lines().count(), 17, "{table}");
+    assert_eq!(lab.out(&["nat", "nat-c", "--metrics"]), "");
 }
 
 #[test]
 fn inspect_shows_all_a_kind_or_one() {
     let lab = Lab::start();
     assert!(lab.out(&["inspect"]).contains("vpc             main"));
+    assert!(lab.out(&["inspect", "10.0.1.10"]).starts_with("instance web\n"));
+    assert!(lab.out(&["inspect", "eni-0e"]).starts_with("instance web\n"));
     assert_eq!(lab.json(&["inspect", "sg"]).as_array().unwrap().len(), 1);
     let sheet = lab.out(&["inspect", "sg", "db"]);
     assert!(sheet.contains("id: sg-0b\n") && sheet.contains("- { from: web, tcp: 5432 }"), "{sheet}");
@@ -272,7 +318,7 @@ fn up_shows_the_plan_and_what_to_try() {
 
 lab fixed is up: generation 1, after 12 ms
 Try:
-  localvpc exec app -- curl -s http://198.51.100.10/
+  localvpc exec app -- curl -s http://example/
   localvpc explain app example tcp/80
 ";
     assert!(text.starts_with(expected), "{text}");
@@ -282,6 +328,33 @@ Try:
     let events = lab.out(&["up", &file, "-o", "json"]);
     let events: Vec<Value> = events.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(events.last().unwrap()["event"], "applied");
+}
+
+#[test]
+fn hints_name_the_lab_where_several_run() {
+    let lab = Lab::start_as(&["fixed", "other"]);
+    let text = lab.out(&["up", &lab.file(FILE)]);
+    assert!(text.contains("  localvpc --lab fixed exec app -- curl -s http://example/\n"), "{text}");
+    assert!(text.ends_with("  localvpc --lab fixed down\n"), "{text}");
+}
+
+#[test]
+fn an_empty_variable_names_no_lab() {
+    let lab = Lab::start();
+    let output = command(lab.run_dir.path()).env("LOCALVPC_LAB", "").arg("status").output().unwrap();
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    let output = command(lab.run_dir.path()).env("LOCALVPC_LAB", "other").arg("status").output().unwrap();
+    assert!(String::from_utf8(output.stderr).unwrap().contains("lab other is not running"));
+}
+
+#[test]
+fn logs_have_json() {
+    let lab = Lab::start();
+    let logs = lab.run_dir.path().join("fixed/logs");
+    std::fs::create_dir(&logs).unwrap();
+    std::fs::write(logs.join("control.log"), "one\ntwo\n").unwrap();
+    assert_eq!(lab.json(&["logs", "control"]), json!([{ "instance": "control", "log": "one\ntwo\n" }]));
+    assert_eq!(lab.json(&["logs", "web"]), json!([]), "it runs nothing");
 }
 
 #[test]

@@ -210,6 +210,27 @@ impl Drop for Foreign {
     }
 }
 
+/// A process in a namespace, which `/proc/PID/ns/net` is then another path to. Ended when dropped.
+struct Holder(Child);
+
+impl Holder {
+    fn start(namespace: &str) -> Self {
+        let child = Command::new("nsenter").args([&format!("--net={namespace}"), "sleep", "600"]).spawn();
+        let holder = Self(child.expect("nsenter is installed"));
+        let link = format!("/proc/{}/ns/net", holder.0.id());
+        let own = std::fs::read_link("/proc/self/ns/net").unwrap();
+        eventually("nsenter to be inside", || std::fs::read_link(&link).is_ok_and(|there| there != own));
+        holder
+    }
+}
+
+impl Drop for Holder {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
 #[test]
 fn a_private_instance_curls_the_internet_and_nothing_is_left() {
     let Some(lab) = Lab::new("curl") else { return };
@@ -336,11 +357,93 @@ fn a_failed_up_is_undone_and_the_lab_stays_as_it_was() {
         said.contains("bad: cannot attach to /run/netns/no-such-namespace: there is no such namespace"),
         "{said}"
     );
+    assert!(said.ends_with("Nothing was changed\n"), "{said}");
     assert!(!Path::new("/run/netns").join(lab.netns("new")).exists());
     assert!(!Path::new("/etc/netns").join(lab.netns("new")).exists());
     assert!(!lab.run(&["exec", "app", "--", "cat", "/etc/hosts"]).contains("10.0.2.40"));
     assert_eq!((lab.pid_of_run("web"), &lab.status()["dataplane"]["generation"]), (web, &1.into()));
+    // Known too late to be checked before: what was made is removed again.
+    let foreign = Foreign::new(lab.netns("taken"));
+    let file = lab.file(
+        "      new: { subnet: private, ip: 10.0.2.40 }\n      taken: { subnet: private, ip: 10.0.2.50 }",
+    );
+    let output = lab.try_run(&["up", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.ends_with("Rolled back: everything is as it was\n"), "{said}");
+    assert!(!Path::new("/run/netns").join(lab.netns("new")).exists());
     assert!(lab.app_curls_example().starts_with("you are 203.0.113.20:"));
+    drop(foreign);
+}
+
+#[test]
+fn what_cannot_be_attached_starts_nothing() {
+    let Some(lab) = Lab::new("noattach") else { return };
+    let theirs = Foreign::new(format!("{}-theirs", lab.name));
+    let by_path = format!("/run/netns/{}", theirs.0);
+    let holder = Holder::start(&by_path);
+    for (attach, why) in [
+        (["no-such-namespace".to_owned(), "other".to_owned()], "there is no such namespace"),
+        ([format!("/proc/{}/ns/net", std::process::id()), "other".to_owned()], "own network namespace"),
+        (
+            [theirs.0.clone(), format!("/proc/{}/ns/net", holder.0.id())],
+            "the same namespace that one attaches",
+        ),
+    ] {
+        let [one, two] = &attach;
+        let two = if two == "other" { String::new() } else { format!(", attach: {two}") };
+        let file = lab.file(&format!(
+            "      one: {{ subnet: private, attach: {one} }}\n      two: {{ subnet: private{two} }}"
+        ));
+        let output = lab.try_run(&["up", file.to_str().unwrap()]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(said.contains(why) && said.ends_with("Nothing was changed\n"), "{said}");
+        assert!(!lab.runs().join(&lab.name).exists(), "no daemon was started");
+    }
+    // The namespace that the lab has made, by another path.
+    lab.up("");
+    let own = Holder::start(&format!("/run/netns/{}", lab.netns("app")));
+    let file = lab.file(&format!("      one: {{ subnet: private, attach: /proc/{}/ns/net }}", own.0.id()));
+    let output = lab.try_run(&["up", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(said.contains("it is the namespace that this lab made for app"), "{said}");
+}
+
+#[test]
+fn a_command_that_ends_at_once_is_a_warning() {
+    let Some(lab) = Lab::new("early") else { return };
+    let file = lab.file("      new: { subnet: private, run: [nosuchcommand, 'true', sleep 600, exit 3] }");
+    let output = lab.try_run(&["up", file.to_str().unwrap()]);
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{said}");
+    for failed in ["`nosuchcommand` ended with exit status 127", "`exit 3` ended with exit status 3"] {
+        assert!(said.contains(&format!("warning: new: {failed}; see `localvpc logs new`")), "{said}");
+    }
+    assert!(!said.contains("`true`") && !said.contains("`sleep 600`"), "{said}");
+    let status = lab.status();
+    let new = status["instances"].as_array().unwrap().iter().find(|it| it["name"] == "new").unwrap();
+    let commands: Vec<_> =
+        new["processes"].as_array().unwrap().iter().map(|it| it["command"].as_str().unwrap()).collect();
+    assert_eq!(commands, ["nosuchcommand", "true", "sleep 600", "exit 3"], "in the order of the file");
+    assert_eq!(new["processes"][1]["ended"], "exit status 0");
+    assert!(new["processes"][2]["pid"].is_u64());
+    // The second time there is nothing to start, and nothing to warn of.
+    let again = lab.try_run(&["up", file.to_str().unwrap()]);
+    assert!(!String::from_utf8_lossy(&again.stderr).contains("nosuchcommand"));
+}
+
+#[test]
+fn the_daemon_answers_a_wrong_method_in_json() {
+    let Some(lab) = Lab::new("method") else { return };
+    lab.up("");
+    let socket = lab.runs().join(&lab.name).join("control.sock");
+    let output = Command::new("curl")
+        .args(["-sS", "-XPUT", "-w", "%{http_code}", "http://lab/v1/status", "--unix-socket"])
+        .arg(socket)
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&output.stdout).into_owned();
+    let error: Value = serde_json::from_str(said.strip_suffix("405").expect("the status")).unwrap();
+    assert_eq!(error["message"], "/v1/status does not take PUT: the header `Allow` says what it takes");
 }
 
 #[test]

@@ -70,7 +70,7 @@ struct Hands {
     engine: localvpc_engine::Worker,
     /// The packet at hand.
     frame: Frame,
-    /// An answer of our own, while the packet it answers may still be needed.
+    /// A packet beside the one at hand: a fragment, or an answer of our own.
     answer: Frame,
 }
 
@@ -282,6 +282,10 @@ impl Hands {
             }
         }
         let mut lost = 0;
+        for (link, bytes) in self.engine.fragments() {
+            self.answer.fill(bytes, NO_OFFLOAD);
+            lost += u16::from(send(&self.links, self.index, link, &mut self.answer).is_err());
+        }
         for (link, bytes) in self.engine.answers() {
             self.answer.fill(bytes, NO_OFFLOAD);
             lost += u16::from(send(&self.links, self.index, link, &mut self.answer).is_err());

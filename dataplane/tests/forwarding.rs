@@ -133,6 +133,24 @@ fn what_the_dataplane_answers_goes_to_the_sender() {
 }
 
 #[test]
+fn what_is_too_big_leaves_in_fragments_and_fragments_wait_for_their_first() {
+    let fleet = fleet(1);
+    let (web, internet) = (memory(&fleet, lab::WEB.1), memory(&fleet, lab::INTERNET));
+    let data: Vec<u8> = (0..4000).map(|at| at as u8).collect();
+    let datagram = craft::fragmentable(craft::udp("10.0.1.10:5000", "203.0.113.5:53", &data));
+    let joined = |count: usize| -> Vec<u8> {
+        (0..count).flat_map(|_| received(&internet).split_off(20)).skip(8).collect()
+    };
+    web.send(&datagram, NO_OFFLOAD);
+    assert_eq!(joined(3), data, "cut here");
+    let mut parts = craft::fragments(&datagram, 9, 1480);
+    parts.rotate_left(1);
+    parts.iter().for_each(|part| web.send(part, NO_OFFLOAD));
+    assert_eq!(joined(3), data, "cut by the sender, the first sent last");
+    eventually("the writes are counted", || counters(&fleet, lab::INTERNET).writes == 6);
+}
+
+#[test]
 fn a_full_device_costs_the_packet_and_is_counted() {
     let fleet = fleet(1);
     let app = memory(&fleet, lab::APP.1);

@@ -14,7 +14,7 @@ use tokio::net::UnixStream;
 use super::failure::Failure;
 use super::{Global, lab};
 use crate::host::RunDir;
-use crate::view::{ApplyEvent, ErrorView};
+use crate::view::{ApplyEvent, ErrorView, ResourceView};
 
 /// A lab's daemon.
 pub struct Client {
@@ -65,6 +65,26 @@ impl Client {
         self.runtime.block_on(async {
             let response = self.request(Method::GET, path, Bytes::new()).await?;
             self.decode(&self.whole_body(response).await?)
+        })
+    }
+
+    /// Nothing, where `name` is a resource of this kind; else the failure that names the nearest.
+    ///
+    /// # Errors
+    /// [`Failure::NotFound`], or what the daemon said.
+    pub fn require(&self, kind: &str, name: &str) -> Result<(), Failure> {
+        let all: Vec<ResourceView> = self.ask("/v1/resources")?;
+        let of_kind: Vec<_> = all.iter().filter(|resource| resource.kind == kind).collect();
+        let is_it = |it: &&&ResourceView| it.name == name || format!("{}/{}", it.vpc, it.name) == name;
+        if of_kind.iter().any(|it| is_it(&it)) {
+            return Ok(());
+        }
+        let known = of_kind.iter().map(|resource| resource.name.clone()).collect();
+        Err(Failure::NotFound {
+            what: kind.to_owned(),
+            name: name.to_owned(),
+            lab: self.lab().to_owned(),
+            known,
         })
     }
 

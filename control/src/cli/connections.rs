@@ -27,9 +27,15 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
-    let mut connections: Vec<Named<Connection>> = Client::of(global)?.ask("/v1/connections")?;
+    let client = Client::of(global)?;
+    let mut connections: Vec<Named<Connection>> = client.ask("/v1/connections")?;
     if let Some(eni) = &args.eni {
-        connections.retain(|connection| connection.name == *eni);
+        // `vpc/name` too: instances have one name in the whole lab.
+        let name = eni.rsplit('/').next().unwrap_or(eni);
+        connections.retain(|connection| connection.name == name);
+        if connections.is_empty() {
+            client.require("instance", eni)?;
+        }
     }
     match global.output {
         Format::Json => output::print_json(&connections)?,

@@ -12,6 +12,10 @@ use crate::view::CountersView;
 
 /// Show what was carried, and what was discarded and why
 ///
+/// CONNTRACK LEFT is how many connections more an interface may track (conntrack_allowance_available); EXCEEDED
+/// counts packets that were discarded at that limit, EVICTED half-open connections that gave way to new ones.
+/// `localvpc nat --metrics` shows the NAT gateways under CloudWatch's names.
+///
 /// BYTES/READ tells how well offload works on a link: far above the MTU means that super-packets of up to 64
 /// KiB pass unsplit.
 #[derive(Debug, clap::Args)]
@@ -48,7 +52,8 @@ fn sections(counters: &CountersView) -> String {
 }
 
 fn enis(counters: &CountersView) -> Table {
-    let mut table = output::table(&["ENI", "SENT", "RECEIVED", "DISCARDED"]);
+    let mut table =
+        output::table(&["ENI", "SENT", "RECEIVED", "CONNTRACK LEFT", "EXCEEDED", "EVICTED", "DISCARDED"]);
     for eni in &counters.enis {
         let discards: Vec<_> =
             eni.row.discards.iter().map(|it| format!("{} {}", it.packets, it.reason.code())).collect();
@@ -56,6 +61,9 @@ fn enis(counters: &CountersView) -> Table {
             eni.name.clone(),
             output::traffic(eni.row.sent),
             output::traffic(eni.row.received),
+            eni.row.conntrack_allowance_available.to_string(),
+            eni.row.conntrack_allowance_exceeded.to_string(),
+            eni.row.conntrack_half_open_evicted.to_string(),
             if discards.is_empty() { "0".into() } else { discards.join(", ") },
         ]);
     }
@@ -82,7 +90,7 @@ fn nat_gateways(counters: &CountersView) -> Table {
             row.error_port_allocation.to_string(),
             row.idle_timeouts.to_string(),
             output::traffic(row.out_to_destination),
-            output::traffic(row.in_from_destination),
+            output::traffic(row.out_to_source),
             row.packets_dropped.to_string(),
         ]);
     }

@@ -12,9 +12,9 @@ use crate::view::{InstanceView, StatusView};
 
 /// Run a command where an instance is; its exit status is the command's
 ///
-/// Where instances share a namespace, a command sends from the namespace's first address unless it is told
-/// otherwise. For the other instances `exec` therefore refuses, unless their address is among the command's
-/// arguments.
+/// Where instances share a namespace, or one was attached that has a way of its own, a command sends from another
+/// address unless it is told otherwise. `exec` then refuses, unless the instance's address is among the command's
+/// arguments, or --any-address says that it does not matter.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -22,8 +22,12 @@ Examples:
   sudo localvpc exec web -- ping -c1 10.0.2.20
   sudo localvpc exec internet -- curl -s http://203.0.113.10/       the first internet host
   sudo localvpc exec b -- curl -s --interface 10.0.3.11 http://10.0.2.20/
+  sudo localvpc exec --any-address b -- ip address
   sudo ip netns exec two-tier-app curl -s http://198.51.100.10/     the same without us")]
 pub struct Args {
+    /// Run it also where it would send from another address than the instance's
+    #[arg(long)]
+    any_address: bool,
     /// An instance or internet host; `internet` is the first internet host
     instance: String,
     /// The command and its arguments
@@ -32,7 +36,19 @@ pub struct Args {
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
-    enter("exec", &args.instance, args.command, global)
+    let otherwise = if args.any_address { OtherSource::Allow } else { OtherSource::Refuse };
+    enter("exec", &args.instance, args.command, otherwise, global)
+}
+
+/// What happens where the command would send from another address than the instance's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OtherSource {
+    /// It is not run.
+    Refuse,
+    /// It is run, after a note on standard error.
+    Note,
+    /// It is run.
+    Allow,
 }
 
 /// The instance or internet host of that name.
@@ -63,6 +79,7 @@ pub fn enter(
     verb: &'static str,
     name: &str,
     command: Vec<OsString>,
+    otherwise: OtherSource,
     global: &Global,
 ) -> Result<ExitCode, Failure> {
     let client = Client::of(global)?;
@@ -74,7 +91,20 @@ pub fn enter(
     let namespace = NamespaceRef::of(&client.run_dir, &instance.namespace);
     drop(client);
     host::enter(&namespace)?;
-    check_source(instance, &command)?;
+    let source = preferred_source().filter(|source| *source != instance.ip);
+    match (source, otherwise) {
+        (Some(source), OtherSource::Refuse) if !is_told(instance, &command) => {
+            return Err(Failure::WrongSource(refusal(instance, source)));
+        }
+        (Some(source), OtherSource::Note) => super::output::say(&format!(
+            "note: {}; {} has {}, as in `curl --interface {}`",
+            why(instance, source),
+            instance.name,
+            instance.ip,
+            instance.ip
+        )),
+        _ => {}
+    }
 
     // `clap` requires a first word.
     let program =
@@ -93,22 +123,32 @@ pub fn enter(
     Ok(ExitCode::from(code))
 }
 
-/// Refuses where the command would speak with another instance's address.
-fn check_source(instance: &InstanceView, command: &[OsString]) -> Result<(), Failure> {
+/// Whether the instance's address is among the arguments, so that the command knows which one to take.
+fn is_told(instance: &InstanceView, command: &[OsString]) -> bool {
     let ours = instance.ip.to_string();
-    let told = command[1..]
+    command[1..]
         .iter()
-        .any(|argument| argument.to_string_lossy().split(['=', ',', ':', '!']).any(|part| part == ours));
-    match preferred_source() {
-        Some(source) if source != instance.ip && !told => Err(Failure::WrongSource(format!(
-            "{name} shares namespace {namespace}, where commands send from {source} unless they are told otherwise, so \
-             this would not be {name} speaking. Tell the command its address {ours}, for example: \
-             localvpc exec {name} -- curl --interface {ours} URL",
-            name = instance.name,
-            namespace = instance.namespace,
-        ))),
-        _ => Ok(()),
-    }
+        .any(|argument| argument.to_string_lossy().split(['=', ',', ':', '!']).any(|part| part == ours))
+}
+
+/// Where commands send from in the instance's namespace, and for what reason: part of a sentence.
+fn why(instance: &InstanceView, source: IpAddr) -> String {
+    let InstanceView { name, namespace, .. } = instance;
+    let where_it_is = match (namespace.starts_with('/'), instance.vpc.is_empty()) {
+        (true, _) => format!("{name} is attached to {namespace}, which has another way out"),
+        (_, true) => format!("{name} is one of several hosts in namespace {namespace}"),
+        (_, false) => format!("{name} shares namespace {namespace} with other instances"),
+    };
+    format!("{where_it_is}: commands send from {source} unless they are told otherwise")
+}
+
+fn refusal(instance: &InstanceView, source: IpAddr) -> String {
+    let InstanceView { name, ip, .. } = instance;
+    format!(
+        "{}, so this would not be {name} speaking. Tell the command its address {ip}, for example `localvpc exec {name} -- \
+         curl --interface {ip} URL`, or run it anyway with `--any-address`",
+        why(instance, source)
+    )
 }
 
 /// The address from which this namespace sends to the internet, or else anywhere in a VPC. Connecting a UDP socket

@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use crate::config::diagnostic::nearest;
 use crate::view::ErrorView;
 
 /// Why a verb failed.
@@ -53,7 +54,7 @@ pub enum Failure {
     },
     /// The verb needs privileges.
     #[error(
-        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, schema, doctor, serve, `up --dry-run`"
+        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, schema, doctor, serve, and `up --dry-run` while no lab of that name runs"
     )]
     NeedsRoot {
         /// The verb.
@@ -62,6 +63,15 @@ pub enum Failure {
     /// The daemon is there but does not let us in.
     #[error("lab {lab} belongs to root: run this with sudo")]
     NoAccess {
+        /// The lab.
+        lab: String,
+    },
+    /// A dry run is compared with what runs, and the daemon does not let us in.
+    #[error(
+        "lab {lab} runs, and only root can compare the file with it: run this with sudo. Without root `up --dry-run` works \
+         while no lab of that name runs, and `validate` always"
+    )]
+    NoAccessForDryRun {
         /// The lab.
         lab: String,
     },
@@ -155,7 +165,7 @@ impl Failure {
             Self::NoLab | Self::OnlyLeftovers { .. } | Self::NotRunning { .. } => "not_running",
             Self::SeveralLabs { .. } | Self::WhichFile(_) | Self::OtherLab { .. } => "ambiguous",
             Self::AlreadyRunning { .. } => "running",
-            Self::NeedsRoot { .. } | Self::NoAccess { .. } => "privileges",
+            Self::NeedsRoot { .. } | Self::NoAccess { .. } | Self::NoAccessForDryRun { .. } => "privileges",
             Self::NotFound { .. } => "not_found",
             Self::WrongSource(_) => "wrong_source",
             Self::Host(_) => "host",
@@ -183,11 +193,9 @@ fn others(running: &[String]) -> String {
 
 /// The known name that is nearest, or all of them where they are few.
 fn suggestion(known: &[String], name: &str) -> String {
-    let nearest =
-        known.iter().max_by(|a, b| strsim::jaro_winkler(a, name).total_cmp(&strsim::jaro_winkler(b, name)));
-    match nearest {
-        Some(nearest) if strsim::jaro_winkler(nearest, name) > 0.8 => format!(": did you mean `{nearest}`?"),
-        Some(_) if known.len() <= 12 => format!(": there are {}", known.join(", ")),
-        _ => String::new(),
+    match nearest(name, known.iter().map(String::as_str)) {
+        Some(near) => format!(": did you mean `{near}`?"),
+        None if (1..=12).contains(&known.len()) => format!(": there are {}", known.join(", ")),
+        None => String::new(),
     }
 }

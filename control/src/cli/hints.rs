@@ -1,9 +1,9 @@
-//! What to try next, with names and addresses of the lab at hand.
+//! What to try next, with names of the lab at hand.
 
 use std::iter;
 
-use super::Failure;
 use super::client::Client;
+use super::{Failure, lab};
 use crate::view::{ExplainOutcome, ExplainRequest, Explanation, InstanceView, StatusView};
 
 /// Most questions put to the daemon in order to find a hint that works.
@@ -17,12 +17,13 @@ pub fn what_next(client: &Client) -> Result<String, Failure> {
     let status: StatusView = client.ask("/v1/status")?;
     let mut lines = Vec::new();
     let tries = tries(&status);
-    let works = |it: &&Try| it.is_reachable(client);
-    if let Some(it) = tries.iter().take(QUESTIONS).find(works).or(tries.first()) {
+    if let Some(it) = tries.iter().take(QUESTIONS).find(|it| it.is_reachable(client)) {
         lines.extend(it.lines());
     }
-    lines.extend(["localvpc status".to_owned(), "localvpc down".to_owned()]);
-    let lines: Vec<_> = lines.iter().map(|line| format!("  {line}\n")).collect();
+    lines.extend(["status".to_owned(), "down".to_owned()]);
+    let others = lab::running().iter().any(|lab| lab != client.lab());
+    let which = if others { format!(" --lab {}", client.lab()) } else { String::new() };
+    let lines: Vec<_> = lines.iter().map(|line| format!("  localvpc{which} {line}\n")).collect();
     Ok(format!("Try:\n{}", lines.concat()))
 }
 
@@ -37,11 +38,13 @@ struct Try<'a> {
 /// What could be sent, the most telling first: out of an instance without a public address, to an internet
 /// host, which then sees the NAT gateway's address.
 fn tries(status: &StatusView) -> Vec<Try<'_>> {
+    // What shares a namespace or is attached may send from another address than its own.
+    let speaks_for_itself = |it: &&&InstanceView| !it.shared && !it.namespace.starts_with('/');
     let (mut instances, hosts): (Vec<_>, Vec<_>) = status.instances.iter().partition(|it| !it.vpc.is_empty());
     instances.sort_by_key(|it| it.public_ip.is_some());
     let mut tries = Vec::new();
-    for &from in &instances {
-        for &to in hosts.iter().chain(&instances).filter(|to| to.name != from.name) {
+    for &from in instances.iter().filter(speaks_for_itself) {
+        for &to in hosts.iter().chain(&instances).filter(|to| to.namespace != from.namespace) {
             let ports = served_ports(to).into_iter().map(Some).chain(iter::once(None));
             tries.extend(ports.map(|port| Try { from, to, port }));
         }
@@ -68,19 +71,16 @@ impl Try<'_> {
 
     fn lines(&self) -> [String; 2] {
         let Self { from: InstanceView { name: from, .. }, to, port } = self;
-        let InstanceView { name, ip, .. } = to;
+        let InstanceView { name, .. } = to;
         match port {
             Some(port) => {
                 let colon_port = if *port == 80 { String::new() } else { format!(":{port}") };
                 [
-                    format!("localvpc exec {from} -- curl -s http://{ip}{colon_port}/"),
-                    format!("localvpc explain {from} {name} tcp/{port}"),
+                    format!("exec {from} -- curl -s http://{name}{colon_port}/"),
+                    format!("explain {from} {name} tcp/{port}"),
                 ]
             }
-            None => [
-                format!("localvpc exec {from} -- ping -c1 {ip}"),
-                format!("localvpc explain {from} {name} icmp"),
-            ],
+            None => [format!("exec {from} -- ping -c1 {name}"), format!("explain {from} {name} icmp")],
         }
     }
 }

@@ -20,11 +20,13 @@ Examples:
   localvpc inspect subnet                all subnets
   localvpc inspect sg db                 one security group with its rules
   localvpc inspect db                    everything that is called db
+  localvpc inspect 10.0.2.30             what has this address
+  localvpc inspect eni-0a1b...           what has this id
   localvpc inspect nat -o json")]
 pub struct Args {
-    /// A kind, or a name or id
+    /// A kind; or a name, id or address
     kind: Option<String>,
-    /// A name (`db`, `main/db`) or id (`sg-0a1b...`)
+    /// A name (`db`, `main/db`), id (`sg-0a1b...`) or address
     name: Option<String>,
 }
 
@@ -70,13 +72,28 @@ fn pick<'a>(all: &'a [ResourceView], args: &Args, lab: &str) -> Result<Picked<'a
             || resource.id == *name
             || format!("{}/{}", resource.vpc, resource.name) == *name
     };
-    let resources: Vec<_> = candidates.iter().copied().filter(is_named).collect();
+    let bears = |resource: &&ResourceView| bears(&resource.detail, name);
+    let resources: Vec<_> = candidates.iter().copied().filter(|it| is_named(it) || bears(it)).collect();
     if resources.is_empty() {
         let mut known: Vec<_> = candidates.iter().map(|resource| resource.name.clone()).collect();
         known.dedup();
         return Err(Failure::NotFound { what, name: name.clone(), lab: lab.to_owned(), known });
     }
     Ok(Picked { resources, in_full: true })
+}
+
+/// Whether `name` is an address of the resource, or the id of its network interface.
+fn bears(detail: &Value, name: &str) -> bool {
+    let is_own = |key: &str| ["ip", "eip", "public_ip", "eni"].contains(&key);
+    match detail {
+        Value::Object(fields) => fields.iter().any(|(key, value)| match value {
+            Value::String(text) => is_own(key) && text == name,
+            Value::Array(_) if key == "addresses" => bears(value, name),
+            _ => false,
+        }),
+        Value::Array(items) => items.iter().any(|item| bears(item, name)),
+        _ => false,
+    }
 }
 
 /// `Security_Groups`, `sg` and `security group` are one kind.
@@ -222,6 +239,31 @@ mod tests {
         assert_eq!(picked(Some("subnet-db"), None).unwrap(), ["subnet-db"]);
         let error = picked(Some("sg"), Some("wep")).unwrap_err();
         assert!(error.contains("sg `wep` is not in lab lab: did you mean `web`?"), "{error}");
+    }
+
+    #[test]
+    fn addresses_and_ids_find_what_has_them() {
+        let mut web = resource("instance", "web");
+        web.detail = serde_json::json!({ "eni": "eni-0c", "ip": "10.0.1.10", "public_ip": "203.0.113.10", "run": ["10.0.1.11"] });
+        let mut nat = resource("NAT gateway", "nat-a");
+        nat.detail = serde_json::json!({ "addresses": [{ "ip": "10.0.1.100", "eip": "203.0.113.20" }] });
+        let all = [web, nat];
+        let found = |word: &str| {
+            let args = Args { kind: Some(word.to_owned()), name: None };
+            pick(&all, &args, "lab")
+                .map_or_else(|_| Vec::new(), |it| it.resources.iter().map(|it| it.name.as_str()).collect())
+        };
+        for (word, name) in [
+            ("10.0.1.10", "web"),
+            ("203.0.113.10", "web"),
+            ("eni-0c", "web"),
+            ("instance-web", "web"),
+            ("203.0.113.20", "nat-a"),
+            ("10.0.1.100", "nat-a"),
+        ] {
+            assert_eq!(found(word), [name], "{word}");
+        }
+        assert_eq!(found("10.0.1.11"), [""; 0], "only its own addresses");
     }
 
     #[test]

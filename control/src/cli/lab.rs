@@ -27,14 +27,22 @@ pub fn daemon(lab: &RunDir) -> Daemon {
     }
 }
 
+/// Labs whose daemon runs, sorted.
+pub fn running() -> Vec<String> {
+    RunDir::labs().into_iter().filter(|lab| is_running(lab)).collect()
+}
+
+fn is_running(lab: &str) -> bool {
+    RunDir::of(lab).is_ok_and(|dir| daemon(&dir) != Daemon::Absent)
+}
+
 /// The lab that was named; else the only one that runs; else, of several, the one of the file in the working directory.
 ///
 /// # Errors
 /// A failure that says which labs there are.
 pub fn pick(global: &Global) -> Result<RunDir, Failure> {
-    let (running, leftovers): (Vec<String>, Vec<String>) = RunDir::labs()
-        .into_iter()
-        .partition(|lab| RunDir::of(lab).is_ok_and(|dir| daemon(&dir) != Daemon::Absent));
+    let (running, leftovers): (Vec<String>, Vec<String>) =
+        RunDir::labs().into_iter().partition(|lab| is_running(lab));
     if let Some(lab) = &global.lab {
         let dir = RunDir::of(lab)?;
         return if running.contains(lab) {

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::process::{Command, ExitCode};
 
 use super::client::Client;
-use super::{Failure, Global, lab, output};
+use super::{Failure, Format, Global, lab, output};
 use crate::view::StatusView;
 
 /// Print what an instance's `run:` commands have said
@@ -15,18 +15,28 @@ use crate::view::StatusView;
 Examples:
   localvpc logs web
   localvpc logs web -f
+  localvpc logs web -o json | jq -r '.[].log'
   localvpc logs control           the lab's daemon
   localvpc logs dataplane")]
 pub struct Args {
     /// An instance or internet host; or `control`, `dataplane`
     name: String,
-    /// Go on as more is written
+    /// Go on as more is written; as text, also with `-o json`
     #[arg(short, long)]
     follow: bool,
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let files = files(&args.name, global)?;
+    if global.output == Format::Json && !args.follow {
+        let read = |path: &PathBuf| {
+            let text = std::fs::read(path).map_err(|source| Failure::Read { path: path.clone(), source })?;
+            Ok(serde_json::json!({ "instance": args.name, "log": String::from_utf8_lossy(&text) }))
+        };
+        let logs = files.iter().map(read).collect::<Result<Vec<_>, Failure>>()?;
+        output::print_json(&logs)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     if args.follow {
         let mut arguments: Vec<OsString> = ["-q", "-n", "+1", "-F"].map(OsString::from).to_vec();
         arguments.extend(files.into_iter().map(OsString::from));

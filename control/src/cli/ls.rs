@@ -19,7 +19,7 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let status: StatusView = Client::of(global)?.ask("/v1/status")?;
     match global.output {
         Format::Json => output::print_json(&status.instances)?,
-        Format::Table => output::print(&table(&status.instances, ""))?,
+        Format::Table => output::print(&output::cut(&table(&status.instances, "")))?,
     }
     Ok(ExitCode::SUCCESS)
 }

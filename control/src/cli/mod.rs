@@ -39,7 +39,9 @@ use output::Format;
 
 /// Parses the command line, runs the verb, returns its exit code.
 pub fn main() -> ExitCode {
-    let Cli { global, verb } = Cli::parse();
+    let Cli { mut global, verb } = Cli::parse();
+    // An empty variable is none, as everywhere.
+    global.lab = global.lab.or_else(|| std::env::var("LOCALVPC_LAB").ok().filter(|lab| !lab.is_empty()));
     // 2 is `explain`'s code for "could not find out": 1 says that the packet is blocked.
     let failed = if matches!(verb, Verb::Explain(_)) { 2 } else { 1 };
     match verb.run(&global) {
@@ -81,8 +83,8 @@ struct Cli {
 /// Options of every verb.
 #[derive(Debug, clap::Args)]
 struct Global {
-    /// The lab [default: the only one that runs]
-    #[arg(long, global = true, value_name = "NAME", env = "LOCALVPC_LAB")]
+    /// The lab [default: the only one that runs] [env: LOCALVPC_LAB]
+    #[arg(long, global = true, value_name = "NAME")]
     lab: Option<String>,
     /// Form of the result
     #[arg(short, long, global = true, value_enum, value_name = "FORM", default_value_t)]

@@ -58,6 +58,20 @@ pub fn lines(table: &Table, indent: &str) -> String {
     table.lines().map(|line| format!("{indent}{}\n", line.trim_end())).collect()
 }
 
+/// Cuts lines to the width of the terminal; whole where standard output is none.
+pub fn cut(text: &str) -> String {
+    let Ok(size) = rustix::termios::tcgetwinsize(rustix::stdio::stdout()) else { return text.to_owned() };
+    if size.ws_col == 0 { text.to_owned() } else { cut_to(text, size.ws_col.into()) }
+}
+
+fn cut_to(text: &str, width: usize) -> String {
+    let cut = |line: &str| match line.char_indices().nth(width) {
+        None => line.to_owned(),
+        Some(_) => line.chars().take(width.saturating_sub(1)).chain(['…']).collect(),
+    };
+    text.lines().map(|line| cut(line) + "\n").collect()
+}
+
 /// `3.4 KiB`.
 pub fn bytes(count: u64) -> String {
     const UNITS: [&str; 5] = ["KiB", "MiB", "GiB", "TiB", "PiB"];
@@ -101,6 +115,12 @@ pub fn count(number: impl Into<u64>, noun: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn lines_are_cut_to_a_width() {
+        assert_eq!(cut_to("abcdef\nab → c\n\n", 6), "abcdef\nab → c\n\n");
+        assert_eq!(cut_to("abcdefg\nab → cde\n", 6), "abcde…\nab → …\n");
+    }
 
     #[test]
     fn quantities_read_well() {

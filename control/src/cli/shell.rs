@@ -8,7 +8,8 @@ use super::{Failure, Global, exec};
 /// Open a shell where an instance is
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-The shell is $SHELL, or /bin/sh. LOCALVPC_INSTANCE and LOCALVPC_ADDRESS say where it is.
+The shell is $SHELL, or /bin/sh. LOCALVPC_INSTANCE and LOCALVPC_ADDRESS say where it is. Where commands send from
+another address than the instance's, a line says so.
 
 Examples:
   sudo localvpc shell app
@@ -20,5 +21,5 @@ pub struct Args {
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let shell = std::env::var_os("SHELL").unwrap_or_else(|| OsString::from("/bin/sh"));
-    exec::enter("shell", &args.instance, vec![shell], global)
+    exec::enter("shell", &args.instance, vec![shell], exec::OtherSource::Note, global)
 }

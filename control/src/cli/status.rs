@@ -20,7 +20,7 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let status: StatusView = Client::of(global)?.ask("/v1/status")?;
     match global.output {
         Format::Json => output::print_json(&status)?,
-        Format::Table => output::print(&screen(&status))?,
+        Format::Table => output::print(&output::cut(&screen(&status)))?,
     }
     Ok(ExitCode::SUCCESS)
 }

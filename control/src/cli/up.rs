@@ -5,11 +5,14 @@ use std::process::ExitCode;
 
 use indicatif::{ProgressBar, ProgressStyle};
 
+use localvpc_api::Generation;
+
 use super::client::Client;
 use super::file::Document;
 use super::lab::{self, Daemon};
 use super::{Failure, Format, Global, daemon, file, hints, is_root, output, plan};
-use crate::host::RunDir;
+use crate::host::{self, RunDir};
+use crate::lower::{IdRegistry, lower};
 use crate::model::{self, Model};
 use crate::view::{ApplyEvent, ApplyRequest, Plan};
 
@@ -22,7 +25,7 @@ use crate::view::{ApplyEvent, ApplyRequest, Plan};
 Examples:
   sudo localvpc up two-tier.yaml
   sudo localvpc up                          the only *.vpc.yaml, or *.yaml with `lab:`, of this directory
-  localvpc up two-tier.yaml --dry-run       only show what would be done; needs no root while no lab runs
+  localvpc up two-tier.yaml --dry-run       only show what would be done; needs no root while no lab of that name runs
   sudo localvpc up two-tier.yaml --foreground")]
 pub struct Args {
     /// The file [default: the one in the working directory that is a lab]
@@ -47,6 +50,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let run_dir = RunDir::of(&model.lab)?;
     let request = document.request();
     match lab::daemon(&run_dir) {
+        Daemon::NoAccess if args.dry_run => Err(Failure::NoAccessForDryRun { lab: model.lab }),
         Daemon::NoAccess => Err(Failure::NoAccess { lab: model.lab }),
         Daemon::Running if args.dry_run => {
             let plan: Plan = Client::new(run_dir)?.tell("/v1/plan", &request)?;
@@ -62,6 +66,15 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         Daemon::Absent => {
             // A daemon that was killed has left its lab running, and the next one takes it over.
             let lab = if run_dir.journal().exists() { Lab::TakenOver } else { Lab::New };
+            if lab == Lab::New {
+                // What will certainly fail starts nothing.
+                let plan = lower(&model, &mut IdRegistry::default(), Generation(1)).host;
+                host::attach::check(&plan, &[]).map_err(|source| host::Error::NotApplied {
+                    source: Box::new(source),
+                    touched: false,
+                    problems: Vec::new(),
+                })?;
+            }
             if args.foreground {
                 return daemon::in_foreground(run_dir, |run_dir| start(run_dir, lab, &request, global));
             }

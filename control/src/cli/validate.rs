@@ -4,6 +4,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use super::{Failure, Format, Global, file, output};
+use crate::config::values::QuotaWord;
 use crate::model::Model;
 
 /// Check a file without touching anything
@@ -13,16 +14,22 @@ use crate::model::Model;
 #[command(after_help = "\
 Examples:
   localvpc validate two-tier.yaml
+  localvpc validate two-tier.yaml --quotas
   localvpc validate two-tier.yaml -o json | jq .positions")]
 pub struct Args {
     /// The file [default: the one in the working directory that is a lab]
     file: Option<PathBuf>,
+    /// Also check AWS's quotas, as `quotas: aws` in the file does: beyond the default is a warning, beyond what AWS
+    /// takes at most an error
+    #[arg(long)]
+    quotas: bool,
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     let document = file::read(args.file.as_deref())?;
     let path = document.path.display().to_string();
-    match (Model::read(&path, &document.text), global.output) {
+    let quotas = if args.quotas { QuotaWord::Aws } else { QuotaWord::Off };
+    match (Model::read_with_quotas(&path, &document.text, quotas), global.output) {
         (Ok((model, warnings)), Format::Table) => {
             if !warnings.is_empty() {
                 output::say(&(warnings.render() + "\n"));

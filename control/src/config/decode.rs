@@ -10,7 +10,8 @@ use std::ops::Deref;
 
 use schemars::{JsonSchema, Schema, SchemaGenerator, json_schema};
 
-use super::diagnostic::{Diagnostics, Span, nearest, quoted};
+use super::diagnostic::{Diagnostics, Span, quoted};
+use super::slips::slip;
 use super::tree::{Key, Node, Value};
 
 /// A value read from a node.
@@ -156,6 +157,11 @@ impl<T: JsonSchema> JsonSchema for Map<T> {
     }
 }
 
+/// Longest name of a lab in bytes. A namespace is `<lab>-<instance>`: with this, it fits a file name (255) and,
+/// with the mark around it, the alias of a device (255); and `/run/localvpc/<lab>/dataplane.sock` fits the address of a
+/// socket (107).
+pub const LONGEST_LAB: usize = 48;
+
 /// Names: what can also be a host name and a part of a namespace's name.
 pub const NAME_PATTERN: &str = "^[a-z0-9][a-z0-9-]*$";
 
@@ -170,16 +176,21 @@ pub fn is_name(text: &str) -> bool {
         && text.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'))
 }
 
-/// What to say about a word that is not a name.
-pub fn name_help(text: &str) -> String {
+/// Whether `text` can be the name of a lab: the one rule for files, `--lab` and run directories.
+pub fn is_lab_name(text: &str) -> bool {
+    is_name(text) && text.len() <= LONGEST_LAB
+}
+
+/// What to say about a word that is not a name, which has at most `longest` bytes.
+pub fn name_help(text: &str, longest: usize) -> String {
     let lower: String = text
         .to_lowercase()
         .chars()
         .map(|c| if c.is_ascii_alphanumeric() { c } else { '-' })
-        .take(LONGEST_NAME)
+        .take(longest)
         .collect();
     let lower = lower.trim_matches('-');
-    let rule = format!("a name has lower-case letters, digits and dashes, at most {LONGEST_NAME}");
+    let rule = format!("a name has lower-case letters, digits and dashes, at most {longest}");
     if is_name(lower) { format!("{rule}: `{lower}`.") } else { format!("{rule}.") }
 }
 
@@ -270,13 +281,15 @@ pub struct Fields<'a> {
     node: &'a Node,
     entries: &'a [(Key, Node)],
     noun: &'static str,
+    /// Keys that unknown ones stand for: what is wrong with these has been said.
+    meant: Vec<&'static str>,
 }
 
 impl<'a> Fields<'a> {
     /// Opens a map and notes its unknown keys; `noun` is what it describes: `a subnet`.
     pub fn open(
         node: &'a Node,
-        known: &[&str],
+        known: &[&'static str],
         noun: &'static str,
         errors: &mut Diagnostics,
     ) -> Option<Self> {
@@ -292,23 +305,44 @@ impl<'a> Fields<'a> {
                 return None;
             }
         };
-        for (key, _) in entries.iter().filter(|(key, _)| !known.contains(&key.text.as_str())) {
-            let help = match nearest(&key.text, known.iter().copied()) {
-                Some(near) => format!("did you mean `{near}`?"),
+        let mut meant = Vec::new();
+        let mut told = Vec::new();
+        for (at, (key, _)) in entries.iter().enumerate() {
+            if known.contains(&key.text.as_str()) {
+                continue;
+            }
+            let slip = slip(noun, entries, at, known);
+            let help = match &slip {
+                Some(slip) => slip.help.clone(),
                 None => format!("{noun} has the keys {}.", quoted(known.iter().copied())),
             };
-            errors.error(key.span, format!("unknown key `{}` in {noun}", key.text)).help(help);
+            // Several keys may be one slip.
+            if slip.is_some() && told.contains(&help) {
+                continue;
+            }
+            let error = errors.error(key.span, format!("unknown key `{}` in {noun}", key.text));
+            error.help(help.clone());
+            told.push(help);
+            if let Some(key) = slip.and_then(|slip| slip.meant) {
+                error.meant(key);
+                meant.push(key);
+            }
         }
-        Some(Self { node, entries, noun })
+        Some(Self { node, entries, noun, meant })
     }
 
     /// Reads one key.
     pub fn take<T: Decode>(&self, key: &str, errors: &mut Diagnostics) -> Option<T> {
+        let is_told = self.meant.contains(&key);
+        // Whatever stands there, the rule as a whole is not what it should be.
+        if is_told && key == "protocol" {
+            return None;
+        }
         if let Some((_, value)) = self.entries.iter().find(|(known, _)| known.text == key) {
             return T::decode(value, errors);
         }
         let absent = T::absent();
-        if absent.is_none() {
+        if absent.is_none() && !is_told {
             errors.error(self.node.span, format!("{} needs the key `{key}`", self.noun));
         }
         absent
@@ -317,7 +351,9 @@ impl<'a> Fields<'a> {
 
 fn named<T: Decode>(key: &Key, value: &Node, errors: &mut Diagnostics) -> Option<Named<T>> {
     if !is_name(&key.text) {
-        errors.error(key.span, format!("`{}` is not a name", key.text)).help(name_help(&key.text));
+        errors
+            .error(key.span, format!("`{}` is not a name", key.text))
+            .help(name_help(&key.text, LONGEST_NAME));
     }
     // Something without content stands where its name stands.
     let value = match value.value {

@@ -35,6 +35,8 @@ pub enum Severity {
     Error,
     /// It is done, and will probably not do what was meant.
     Warning,
+    /// It is done as it should be; there is something to know about it.
+    Note,
 }
 
 /// One thing that is wrong with a file.
@@ -50,9 +52,19 @@ pub struct Diagnostic {
     pub related: Option<(Span, String)>,
     /// What to do about it.
     pub help: Option<String>,
+    /// In how many more places the same is wrong.
+    pub more: u32,
+    /// The key that was probably meant by an unknown one.
+    pub meant: Option<&'static str>,
 }
 
 impl Diagnostic {
+    /// Says which key was probably meant: what is missing because of that is not worth an error of its own.
+    pub fn meant(&mut self, key: &'static str) -> &mut Self {
+        self.meant = Some(key);
+        self
+    }
+
     /// Adds what to do about it.
     pub fn help(&mut self, help: impl Into<String>) -> &mut Self {
         self.help = Some(help.into());
@@ -84,9 +96,24 @@ impl Diagnostics {
         self.push(Severity::Error, span, message.into())
     }
 
-    /// Notes a warning.
+    /// Notes an error that may be the same in many places: the first is shown, the others are counted.
+    pub fn error_once(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
+        self.once(Severity::Error, span, message.into())
+    }
+
+    /// Notes a warning; the same one in several places is shown once.
     pub fn warning(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
-        self.push(Severity::Warning, span, message.into())
+        self.once(Severity::Warning, span, message.into())
+    }
+
+    /// Notes something to know about the whole file.
+    pub fn note(&mut self, message: impl Into<String>) -> &mut Diagnostic {
+        self.once(Severity::Note, Span::default(), message.into())
+    }
+
+    /// Whether an unknown key was noted that probably means `key`.
+    pub fn has_slip(&self, key: &str) -> bool {
+        self.list.iter().any(|one| one.meant == Some(key))
     }
 
     /// Adds all of `other`.
@@ -161,15 +188,34 @@ impl Diagnostics {
     }
 
     fn push(&mut self, severity: Severity, span: Span, message: String) -> &mut Diagnostic {
-        self.list.push(Diagnostic { severity, message, span, related: None, help: None });
+        self.list.push(Diagnostic {
+            severity,
+            message,
+            span,
+            related: None,
+            help: None,
+            more: 0,
+            meant: None,
+        });
         // Just pushed.
         self.list.last_mut().unwrap()
+    }
+
+    fn once(&mut self, severity: Severity, span: Span, message: String) -> &mut Diagnostic {
+        match self.list.iter().position(|one| one.severity == severity && one.message == message) {
+            Some(at) => {
+                self.list[at].more += u32::from(self.list[at].span != span);
+                &mut self.list[at]
+            }
+            None => self.push(severity, span, message),
+        }
     }
 
     fn render_one(&self, one: &Diagnostic) -> String {
         let severity = match one.severity {
             Severity::Error => "error",
             Severity::Warning => "warning",
+            Severity::Note => "note",
         };
         let gutter = [Some(one.span.line), one.related.as_ref().map(|(span, _)| span.line)]
             .into_iter()
@@ -183,6 +229,13 @@ impl Diagnostics {
         if let Some((span, note)) = &one.related {
             let _ = write!(out, "\nnote: {note}");
             self.snippet(&mut out, *span, gutter);
+        }
+        match one.more {
+            0 => {}
+            1 => out += "\nnote: the same in one more place",
+            more => {
+                let _ = write!(out, "\nnote: the same in {more} more places");
+            }
         }
         if let Some(help) = &one.help {
             let _ = write!(out, "\nhelp: {help}");

@@ -41,7 +41,9 @@ record! {
     /// A lab: VPCs and an internet, on this machine.
     pub struct LabSection "a lab" {
         /// Name of the lab. Namespaces are called `<lab>-<instance>`.
-        pub lab: Spanned<Name>,
+        pub lab: Spanned<LabName>,
+        /// `aws`: what is beyond AWS's quotas is a warning, or an error where AWS raises them for nobody. Default: `off`.
+        pub quotas: Option<Spanned<QuotaWord>>,
         /// VPCs by name. They are isolated from each other, and their CIDRs may overlap.
         #[schemars(default)]
         pub vpcs: Map<VpcSection>,
@@ -118,16 +120,18 @@ record! {
     pub struct NatGatewaySection "a NAT gateway" {
         /// The subnet it stands in: a public one, with a route to the internet gateway.
         pub subnet: Spanned<Name>,
-        /// Its Elastic IP, or up to eight.
+        /// Its Elastic IP, or a list of up to eight. Each serves 55,000 connections to every destination.
         #[schemars(default)]
         pub eip: OneOrMany<Spanned<IpAddr>>,
-        /// Its private address; automatic otherwise.
+        /// Its private address, or a list of up to eight; automatic otherwise.
         #[schemars(default)]
         pub ip: OneOrMany<Spanned<IpAddr>>,
         /// `public` (the default) or `private`, without Elastic IP.
         pub connectivity: Option<Spanned<Connectivity>>,
         /// Silence after which a connection is forgotten. AWS: 350s.
         pub idle_timeout: Option<Spanned<Millis>>,
+        /// `deleted`: it is gone, its addresses are free, and routes that lead to it are blackholes.
+        pub state: Option<Spanned<NatStateWord>>,
     }
 
     /// A network ACL: numbered entries, the lowest that matches decides, and nothing remembers connections.
@@ -182,7 +186,7 @@ record! {
         /// ICMP: `echo-request`, `all`, another type, or a type with a code.
         pub icmp: Option<IcmpSection>,
         /// Another protocol by number.
-        pub protocol: Option<Spanned<u8>>,
+        pub protocol: Option<Spanned<ProtocolNumber>>,
         /// Every protocol.
         pub all: Option<Spanned<bool>>,
         /// Who may send (inbound rules): a CIDR, a security group, `self`, or a list of these.
@@ -225,6 +229,8 @@ record! {
         pub attach: Option<Spanned<AttachPath>>,
         /// Idle timeouts of its tracked connections.
         pub tracking: Option<TrackingSection>,
+        /// Most connections that its security groups track at a time. AWS: by instance type. Default: 262144.
+        pub max_connections: Option<Spanned<u32>>,
     }
 
     /// Idle timeouts of tracked connections.

@@ -6,6 +6,7 @@
 pub mod decode;
 pub mod diagnostic;
 pub mod document;
+mod slips;
 pub mod tree;
 pub mod values;
 

@@ -15,6 +15,7 @@ const CONFIGS: &[&str] = &[
 /// Everything the format has, in one file.
 const EVERYTHING: &str = "
 lab: x
+quotas: aws
 vpcs:
   main:
     cidr: 10.0.0.0/16
@@ -28,7 +29,8 @@ vpcs:
       out: { main: false, routes: [ { to: 0.0.0.0/0, via: igw } ] }
       nat: [ { to: 0.0.0.0/0, via: nat } ]
     nat_gateways:
-      nat: { subnet: b, eip: [203.0.113.1, 203.0.113.2], ip: 10.0.2.9, connectivity: public, idle_timeout: 350s }
+      nat: { subnet: b, eip: [203.0.113.1, 203.0.113.2], ip: 10.0.2.9, connectivity: public, idle_timeout: 350s, state: available }
+      gone: { subnet: b, eip: 203.0.113.1, state: deleted }
     network_acls:
       acl:
         inbound: [ { rule: 1, allow: 50, from: 0.0.0.0/0 }, { rule: 2, deny: icmp, type: 3, code: 4, from: 0.0.0.0/0 } ]
@@ -47,14 +49,14 @@ vpcs:
         outbound: []
     instances:
       i: { subnet: a, security_groups: sg, run: [localvpc serve 80, sleep 1], source_dest_check: false }
-      j: { subnet: b, public_ip: false, attach: /proc/1/ns/net, tracking: { tcp_established: 1h, udp: 30s, udp_stream: 60s } }
+      j: { subnet: b, public_ip: false, attach: /proc/1/ns/net, tracking: { tcp_established: 1h, udp: 30s, udp_stream: 60s }, max_connections: 1000 }
       k: { subnet: b, ip: 10.0.2.8, eip: 203.0.113.3 }
 internet:
   public_pool: 203.0.113.128/26
   hosts: { h: { ip: 198.51.100.1, run: localvpc serve 80 } }
 expect:
   - { from: k, to: h, protocol: tcp, port: 80, reachable: true, via: igw }
-  - { from: h, to: j, protocol: 50, reachable: false, because: SOMETHING }
+  - { from: h, to: j, protocol: 50, reachable: false, because: NO_ROUTE_TO_DESTINATION }
 ";
 
 #[test]
@@ -73,6 +75,8 @@ fn the_schema_refuses_unknown_keys_and_wrong_kinds() {
         ("cidr: 10.0.0.0/16", "cdir: 10.0.0.0/16"),
         ("public_ip: true", "public_ip: 7"),
         ("connectivity: public", "connectivity: secret"),
+        ("state: deleted", "state: gone"),
+        ("quotas: aws", "quotas: azure"),
         ("{ rule: 1, allow: 50,", "{ rule: 1, alow: 50,"),
         ("idle_timeout: 350s", "idle_timeout: 350"),
     ] {

@@ -8,7 +8,7 @@ use schemars::{Schema, json_schema};
 
 use localvpc_api::tables::{IcmpMatch, PortRange};
 
-use super::decode::{LONGEST_NAME, NAME_PATTERN, Scalar, is_name, name_help};
+use super::decode::{LONGEST_LAB, LONGEST_NAME, NAME_PATTERN, Scalar, is_lab_name, is_name, name_help};
 use super::diagnostic::nearest;
 
 /// Any text: a description, a command.
@@ -18,6 +18,14 @@ pub struct Text(pub String);
 /// A name of something in the lab.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Name(pub String);
+
+/// The name of a lab.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LabName(pub String);
+
+/// The number of a protocol in a security group rule.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ProtocolNumber(pub u8);
 
 /// A span of time in milliseconds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -73,6 +81,26 @@ pub enum Connectivity {
     Private,
 }
 
+/// Whether a NAT gateway exists still (NATGW-41).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatStateWord {
+    /// It does.
+    #[default]
+    Available,
+    /// It was deleted; routes may still lead to it.
+    Deleted,
+}
+
+/// Whose quotas a lab keeps to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum QuotaWord {
+    /// Nobody's.
+    #[default]
+    Off,
+    /// Those of AWS.
+    Aws,
+}
+
 /// The network namespace to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachPath(pub PathBuf);
@@ -101,11 +129,49 @@ impl Scalar for Name {
     }
 
     fn help(text: &str) -> String {
-        name_help(text)
+        name_help(text, LONGEST_NAME)
     }
 
     fn schema() -> Schema {
         json_schema!({ "type": ["string", "integer"], "pattern": NAME_PATTERN, "maxLength": LONGEST_NAME })
+    }
+}
+
+impl Scalar for LabName {
+    const NOUN: &'static str = "a name for a lab";
+
+    fn parse(text: &str) -> Option<Self> {
+        is_lab_name(text).then(|| Self(text.to_owned()))
+    }
+
+    fn help(text: &str) -> String {
+        name_help(text, LONGEST_LAB)
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "type": ["string", "integer"], "pattern": NAME_PATTERN, "maxLength": LONGEST_LAB })
+    }
+}
+
+impl Scalar for ProtocolNumber {
+    const NOUN: &'static str = "the number of a protocol";
+
+    fn parse(text: &str) -> Option<Self> {
+        decimal(text).map(Self)
+    }
+
+    fn help(text: &str) -> String {
+        match text.to_lowercase().as_str() {
+            "-1" | "all" => "every protocol is written `all: true`.".into(),
+            "tcp" => "TCP is written with its ports: `tcp: 443`, or `tcp: all`.".into(),
+            "udp" => "UDP is written with its ports: `udp: 53`, or `udp: all`.".into(),
+            "icmp" => "ICMP is written with its type: `icmp: echo-request`, or `icmp: all`.".into(),
+            _ => "write a whole number from 0 to 255; TCP, UDP and ICMP have keys of their own.".into(),
+        }
+    }
+
+    fn schema() -> Schema {
+        u8::schema()
     }
 }
 
@@ -125,7 +191,7 @@ impl Scalar for bool {
     }
 }
 
-/// A number from 0 to 255: a protocol, an ICMP type or code.
+/// A number from 0 to 255: an ICMP type or code.
 impl Scalar for u8 {
     const NOUN: &'static str = "a number from 0 to 255";
 
@@ -268,6 +334,12 @@ impl Scalar for PortRange {
     }
 
     fn help(text: &str) -> String {
+        if text.contains(',') {
+            return format!(
+                "several are a list: `[{}]`; a network ACL entry takes one port or range.",
+                text.split(',').map(str::trim).collect::<Vec<_>>().join(", ")
+            );
+        }
         if let Some((from, to)) = text.split_once('-')
             && let (Some(from), Some(to)) = (decimal::<u16>(from.trim()), decimal::<u16>(to.trim()))
         {
@@ -425,6 +497,46 @@ impl Scalar for Connectivity {
 
     fn schema() -> Schema {
         json_schema!({ "enum": ["public", "private"] })
+    }
+}
+
+impl Scalar for NatStateWord {
+    const NOUN: &'static str = "a state of a NAT gateway";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "available" => Some(Self::Available),
+            "deleted" => Some(Self::Deleted),
+            _ => None,
+        }
+    }
+
+    fn help(_: &str) -> String {
+        "`available` (the default) or `deleted` (routes to it become blackholes).".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": ["available", "deleted"] })
+    }
+}
+
+impl Scalar for QuotaWord {
+    const NOUN: &'static str = "a set of quotas";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "aws" => Some(Self::Aws),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    fn help(_: &str) -> String {
+        "`aws` or `off` (the default).".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": ["aws", "off"] })
     }
 }
 

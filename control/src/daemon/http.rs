@@ -34,6 +34,7 @@ pub fn routes(lab: Arc<Lab>) -> Router {
         .route("/v1/explain", post(explain))
         .route("/v1/down", post(down))
         .fallback(nothing_here)
+        .method_not_allowed_fallback(other_method)
         .layer(axum::extract::DefaultBodyLimit::max(MAX_BODY))
         .with_state(lab)
 }
@@ -84,6 +85,16 @@ async fn nothing_here(method: axum::http::Method, uri: axum::http::Uri) -> Respo
         message: format!("there is no {method} {}", uri.path()),
         positions: Vec::new(),
     })
+}
+
+/// Axum adds which methods there are, as `Allow`.
+async fn other_method(method: axum::http::Method, uri: axum::http::Uri) -> Response {
+    let error = ErrorView {
+        kind: "invalid_request".into(),
+        message: format!("{} does not take {method}: the header `Allow` says what it takes", uri.path()),
+        positions: Vec::new(),
+    };
+    (StatusCode::METHOD_NOT_ALLOWED, axum::Json(error)).into_response()
 }
 
 /// Does something that blocks, and sends its result.

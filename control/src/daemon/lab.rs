@@ -125,8 +125,10 @@ impl Lab {
                 }
             }
             let own = state.processes.iter().filter(|record| record.plan.owner == instance.name);
-            instance.processes = own.map(|record| self.process_view(record)).collect();
-            instance.processes.sort_by(|a, b| a.command.cmp(&b.command));
+            let mut own: Vec<&ProcessRecord> = own.collect();
+            // As the file has them; they are recorded in the order in which they were started.
+            own.sort_by_key(|record| record.plan.index);
+            instance.processes = own.into_iter().map(|record| self.process_view(record)).collect();
         }
         let status = match self.host.dataplane().ask(&Request::Status) {
             Ok(Reply::Status(status)) => Some(status),
@@ -398,7 +400,8 @@ fn failure(kind: &str, message: String) -> ErrorView {
 }
 
 fn host_failure(error: &Error) -> ErrorView {
-    let kind = if matches!(error, Error::Dataplane(_)) { "dataplane" } else { "host" };
+    let cause = if let Error::NotApplied { source, .. } = error { source } else { error };
+    let kind = if matches!(cause, Error::Dataplane(_)) { "dataplane" } else { "host" };
     failure(kind, error.to_string())
 }
 

@@ -3,6 +3,7 @@
 use localvpc_api::report;
 
 use crate::lower::Index;
+use crate::model::text;
 use crate::view::{CountersView, DiscardView, Named};
 
 /// Counters; without an index (before the first apply) with numbers only.
@@ -18,7 +19,7 @@ pub fn counters(counters: report::Counters, index: Option<&Index>) -> CountersVi
             .into_iter()
             .map(|discards| DiscardView {
                 code: discards.reason.code().to_owned(),
-                explanation: discards.reason.explanation().to_owned(),
+                explanation: text::without_facts(discards.reason.explanation()),
                 packets: discards.packets,
             })
             .collect(),

@@ -6,7 +6,7 @@ use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Decision, Direction, Protocol, TraceStep, Tuple};
 
 use crate::lower::Index;
-use crate::model::{Instance, NetworkAcl, Target, Vpc};
+use crate::model::{Instance, NatGateway, NatGatewayState, NetworkAcl, Target, Vpc};
 
 /// Whether a packet is the first one or its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,8 +84,12 @@ fn general(reason: DiscardReason) -> Option<&'static str> {
             "Private addresses exist inside a VPC only; another VPC is reached by Elastic IP."
         }
         DiscardReason::PrivateSource | DiscardReason::SharedSource => "Send from a public address.",
-        DiscardReason::TooBig | DiscardReason::TooBigFragmentable => {
-            "Send smaller packets: the internet takes 1500 bytes."
+        DiscardReason::TooBig => "Send smaller packets: the internet takes 1500 bytes.",
+        DiscardReason::NatFragment => {
+            "Keep TCP and ICMP within the MTU: a NAT gateway forwards fragments of UDP only."
+        }
+        DiscardReason::ConnectionAllowanceExceeded => {
+            "Wait for connections to end, shorten their idle timeouts (`tracking:`), or raise `max_connections:`."
         }
         DiscardReason::ConnectionTableFull | DiscardReason::LeaseTableFull => {
             "Wait for connections to end, or shorten the idle timeouts."
@@ -184,8 +188,22 @@ fn no_public_address(index: &Index, source: IpAddr) -> String {
             at = at(index, Some(instance.place)),
             subnet = instance.subnet,
         ),
+        [] if private_nat_gateway(index, source).is_some() => format!(
+            "NAT gateway {} is private: give it an `eip:` and leave `connectivity: private` out, or route the sender's \
+             subnet through a public one.",
+            private_nat_gateway(index, source).map_or("", |nat| &nat.name)
+        ),
         _ => "Give the sender an `eip:`, or route its subnet through a NAT gateway.".into(),
     }
+}
+
+/// The private NAT gateway that has an address, where only one does.
+fn private_nat_gateway(index: &Index, address: IpAddr) -> Option<&NatGateway> {
+    let all = index.model().vpcs.iter().flat_map(|vpc| &vpc.nat_gateways);
+    let mut owners =
+        all.filter(|nat| nat.addresses.iter().any(|own| own.private == address && own.public.is_none()));
+    let first = owners.next()?;
+    owners.next().is_none().then_some(first)
 }
 
 /// Where a route out of a subnet should lead: what has a public address goes by the internet gateway, the
@@ -203,7 +221,8 @@ fn way_out<'a>(vpc: &'a Vpc, subnet: &str, source: IpAddr) -> Option<&'a str> {
             _ => None,
         })
         .collect();
-    let nat_gateways = vpc.nat_gateways.iter().filter(|nat| nat.subnet != subnet);
+    let available = |nat: &&NatGateway| nat.state == NatGatewayState::Available && nat.subnet != subnet;
+    let nat_gateways = vpc.nat_gateways.iter().filter(available);
     let nat = nat_gateways.map(|nat| nat.name.as_str()).max_by_key(|name| used.contains(name));
     if public { gateway } else { nat.or(gateway) }
 }

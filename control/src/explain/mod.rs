@@ -2,8 +2,9 @@
 //!
 //! [`resolve`] turns names into the packet to trace, [`render_report`] turns the dataplane's report
 //! into steps that a person reads; `advice` says what would let a
-//! discarded packet through.
+//! discarded packet through, `addresses` what an address is that nothing can have.
 
+mod addresses;
 mod advice;
 mod render;
 mod resolve;
@@ -33,6 +34,10 @@ pub struct Asked {
     pub from: String,
     /// The receiver: `example 198.51.100.10:443`.
     pub to: String,
+    /// The question without its sender, as it was put: `example tcp/443`.
+    pub rest: String,
+    /// What the destination is, where no instance or host can have it.
+    pub destination: Option<String>,
 }
 
 #[cfg(test)]

@@ -10,6 +10,7 @@ use localvpc_api::trace::{
 use localvpc_api::{DiscardReason, EniId, NatGatewayId};
 
 use crate::lower::{Index, RuleText};
+use crate::model::text;
 use crate::view::{ExplainOutcome, ExplainStep, Explanation};
 
 use super::Asked;
@@ -18,19 +19,67 @@ use super::advice::{Way, advice};
 /// Renders the report of a trace.
 pub fn render_report(index: &Index, asked: &Asked, report: &TraceReport) -> Explanation {
     let new_leases: Vec<NatGatewayId> = report.forward.steps.iter().filter_map(new_lease).collect();
-    let forward = steps(index, &report.forward, &new_leases);
-    let back = report.reply.as_ref().map(|reply| steps(index, reply, &new_leases)).unwrap_or_default();
-    let blocked = blocker(&report.forward, Way::Forward)
-        .or_else(|| report.reply.as_ref().and_then(|reply| blocker(reply, Way::Back)));
-    Explanation {
+    let mut explanation = Explanation {
         from: asked.from.clone(),
         to: asked.to.clone(),
         protocol: asked.request.tuple.protocol.to_string(),
-        outcome: if blocked.is_some() { ExplainOutcome::Blocked } else { ExplainOutcome::Reachable },
-        code: blocked.map(|(reason, ..)| reason.code().into()),
-        forward,
-        back,
-        advice: blocked.and_then(|(reason, step, way)| advice(index, reason, step, way)),
+        outcome: ExplainOutcome::Reachable,
+        code: None,
+        forward: steps(index, &report.forward, &new_leases),
+        back: report.reply.as_ref().map(|reply| steps(index, reply, &new_leases)).unwrap_or_default(),
+        advice: None,
+    };
+    if let Some((eni, packet)) = forwarder(&report.forward) {
+        let name = index.eni_name(eni);
+        explanation.outcome = ExplainOutcome::Undecidable;
+        explanation.forward.push(forwards(index, eni, packet));
+        // What a reply answers is not known: there is no way back to show.
+        explanation.back.clear();
+        explanation.advice = Some(format!(
+            "{name} is not the destination. For the rest of the way ask `localvpc explain {name} {}`.",
+            asked.rest
+        ));
+    } else if let Some((eni, packet)) = report.reply.as_ref().and_then(forwarder) {
+        explanation.outcome = ExplainOutcome::Undecidable;
+        explanation.back.push(forwards(index, eni, packet));
+        explanation.advice = Some(format!(
+            "The packet arrives. Its reply is routed to {name}, and comes back if {name} passes it on.",
+            name = index.eni_name(eni)
+        ));
+    } else if let Some((reason, step, way)) = blocker(&report.forward, Way::Forward)
+        .or_else(|| report.reply.as_ref().and_then(|reply| blocker(reply, Way::Back)))
+    {
+        explanation.outcome = ExplainOutcome::Blocked;
+        explanation.code = Some(reason.code().into());
+        explanation.advice = asked.destination.clone().or_else(|| advice(index, reason, step, way));
+    }
+    explanation
+}
+
+/// The interface that a packet was delivered to without being meant for it, and the packet: its instance forwards
+/// for others.
+fn forwarder(walk: &TraceWalk) -> Option<(EniId, Tuple)> {
+    let TraceOutcome::Delivered(_) = walk.outcome else { return None };
+    walk.steps.iter().rev().find_map(|step| match step.decision {
+        // It is told only of packets for somebody else.
+        Decision::SourceDestCheck { eni, direction: Direction::Inbound, pass: true } => {
+            Some((eni, step.tuple))
+        }
+        _ => None,
+    })
+}
+
+/// The last step that is known of a packet that is handed to an instance to be forwarded.
+fn forwards(index: &Index, eni: EniId, packet: Tuple) -> ExplainStep {
+    let name = index.eni_name(eni);
+    let defined = index.instance(eni).map(|(_, instance)| index.source(Some(instance.place)));
+    ExplainStep {
+        place: format!("eni {name}"),
+        component: "instance".into(),
+        decision: format!("{name} forwards it: what it does with the packet is its own affair"),
+        source: defined.unwrap_or_default(),
+        pass: true,
+        packet,
     }
 }
 
@@ -264,7 +313,7 @@ fn refusal(reason: Option<DiscardReason>, tuple: &Tuple) -> String {
         DiscardReason::NatPortsExhausted => {
             format!("no port left for {}", end(tuple.destination, tuple.destination_port, tuple.protocol))
         }
-        other => other.explanation().trim_end_matches('.').to_owned(),
+        other => text::without_facts(other.explanation()).trim_end_matches('.').to_owned(),
     }
 }
 

@@ -7,9 +7,10 @@ use localvpc_api::{DiscardReason, LinkId};
 
 use crate::config::diagnostic::{nearest, quoted};
 use crate::lower::Index;
-use crate::model::{Instance, InternetHost, NatGateway, Vpc};
+use crate::model::{Instance, InternetHost, NatGateway, NatGatewayState, Vpc};
 use crate::view::{ErrorView, ExplainOutcome, ExplainRequest, ExplainStep, Explanation};
 
+use super::addresses::what_nothing_has;
 use super::{Asked, Question};
 
 /// Resolves a question against what runs.
@@ -36,13 +37,25 @@ pub fn resolve(index: &Index, request: &ExplainRequest) -> Result<Question, Erro
     };
     let tuple = Tuple { source, destination, source_port, destination_port, protocol };
     let labels = labels(Some(destination));
-    if to.link(index) == Some(link) {
-        return Ok(Question::Answered(Box::new(in_the_kernel(index, link, labels, tuple))));
+    if destination.is_loopback() {
+        let decision = format!("{destination} is a loopback address: packets to it stay in the namespace");
+        return Ok(Question::Answered(Box::new(in_the_kernel(index, link, labels, tuple, decision))));
     }
+    if destination == source {
+        let decision = format!("{destination} is its own address, so no packet leaves it");
+        return Ok(Question::Answered(Box::new(in_the_kernel(index, link, labels, tuple, decision))));
+    }
+    if to.link(index) == Some(link) {
+        let decision = "both addresses are in it, so no packet leaves it".to_owned();
+        return Ok(Question::Answered(Box::new(in_the_kernel(index, link, labels, tuple, decision))));
+    }
+    let port = request.port.map(|port| format!("/{port}")).unwrap_or_default();
     Ok(Question::Trace(Asked {
         request: TraceRequest { link, tuple, reply: true },
         from: labels.from,
         to: labels.to,
+        rest: format!("{} {}{port}", request.to, request.protocol),
+        destination: what_nothing_has(index.model(), from.vpc(), destination),
     }))
 }
 
@@ -70,7 +83,15 @@ enum Receiver<'a> {
     Address(IpAddr, Option<String>),
 }
 
-impl Sender<'_> {
+impl<'a> Sender<'a> {
+    /// The VPC it is in; none for an internet host.
+    fn vpc(&self) -> Option<&'a Vpc> {
+        match self {
+            Self::Instance(vpc, _) => Some(vpc),
+            Self::Host(_) => None,
+        }
+    }
+
     fn address(&self) -> IpAddr {
         match self {
             Self::Instance(_, instance) => instance.ip,
@@ -231,6 +252,9 @@ fn nat_gateway<'a>(index: &'a Index, word: &str) -> Result<Option<(&'a Vpc, &'a 
         .collect();
     match found.as_slice() {
         [] => Ok(None),
+        [(_, nat)] if nat.state == NatGatewayState::Deleted => {
+            Err(error("not_found", format!("NAT gateway `{word}` is deleted: it has no address")))
+        }
         [one] => Ok(Some(*one)),
         several => {
             let names: Vec<String> =
@@ -343,8 +367,14 @@ fn no_public_address(to: &Receiver<'_>, labels: Labels, source: IpAddr, protocol
     }
 }
 
-/// Two addresses of one namespace: the kernel delivers without a packet that anybody could look at.
-fn in_the_kernel(index: &Index, link: LinkId, labels: Labels, packet: Tuple) -> Explanation {
+/// What stays in a namespace: the kernel delivers without a packet that anybody could look at.
+fn in_the_kernel(
+    index: &Index,
+    link: LinkId,
+    labels: Labels,
+    packet: Tuple,
+    decision: String,
+) -> Explanation {
     Explanation {
         from: labels.from,
         to: labels.to,
@@ -354,7 +384,7 @@ fn in_the_kernel(index: &Index, link: LinkId, labels: Labels, packet: Tuple) -> 
         forward: vec![ExplainStep {
             place: format!("namespace {}", index.link_name(link)),
             component: "kernel".into(),
-            decision: "both addresses are in it, so no packet leaves it".into(),
+            decision,
             source: String::new(),
             pass: true,
             packet,

@@ -219,6 +219,48 @@ Add `{ to: 0.0.0.0/0, via: nat-a }` to route table private.
 }
 
 #[test]
+fn rt_17_a_deleted_nat_gateway_leaves_a_blackhole() {
+    let text = TWO_TIER.replace("nat-a: {", "nat-a: { state: deleted,");
+    assert_ne!(text, TWO_TIER);
+    expect(
+        &text,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out !subnet private-a | route table private | 0.0.0.0/0 → nat-a (deleted) | lab.yaml:31
+BAD_STATE_ROUTE
+Let that route of table private lead to something that exists, or remove it.
+",
+    );
+    refuse(&text, ("app", "nat-a", "tcp/443"), "NAT gateway `nat-a` is deleted: it has no address");
+}
+
+#[test]
+fn natgw_4_a_private_nat_gateway_does_not_get_past_the_internet_gateway() {
+    let written = TWO_TIER.lines().find(|line| line.contains("nat-a: {")).unwrap();
+    let text =
+        TWO_TIER.replace(written, "      nat-a: { subnet: public-a, ip: 10.0.1.100, connectivity: private }");
+    expect(
+        &text,
+        ("app", "example", "tcp/443"),
+        "\
+app 10.0.2.20 → example 198.51.100.10:443 tcp
+out  eni app | security group app out | all traffic | default
+out  subnet private-a | network ACL app out | rule 110 allow tcp 443 | lab.yaml:49
+out  subnet private-a | route table private | 0.0.0.0/0 → nat-a | lab.yaml:31
+out  subnet public-a | network ACL default in | rule 100 allow all | default
+out  nat-a | source | 10.0.2.20:* → 10.0.1.100:*
+out  subnet public-a | network ACL default out | rule 100 allow all | default
+out  subnet public-a | route table public | 0.0.0.0/0 → igw | lab.yaml:30
+out !igw | source | 10.0.1.100 has no public address
+IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS
+NAT gateway nat-a is private: give it an `eip:` and leave `connectivity: private` out, or route the sender's subnet through a public one.
+",
+    );
+}
+
+#[test]
 fn two_vpcs_with_the_same_addresses() {
     expect(
         PEERS,
@@ -273,6 +315,105 @@ ENI_SG_RULES_MISMATCH
 Add `{ tcp: 80, from: 10.20.1.13/32 }` to the inbound rules of security group store (lab.yaml:21).
 ",
     );
+}
+
+/// `natbox` forwards what `app` sends out, and what `app` and `web` say to each other.
+const NAT_INSTANCE: &str = "\
+lab: box
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    internet_gateway: igw
+    subnets:
+      public: { cidr: 10.0.1.0/24, route_table: out }
+      private: { cidr: 10.0.2.0/24, route_table: nat }
+      other: { cidr: 10.0.3.0/24 }
+    route_tables:
+      out: [ { to: 0.0.0.0/0, via: igw } ]
+      nat: [ { to: 0.0.0.0/0, via: natbox }, { to: 10.0.1.0/24, via: natbox } ]
+    security_groups:
+      any: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
+    instances:
+      natbox: { subnet: other, eip: 203.0.113.5, security_groups: any, source_dest_check: false }
+      web: { subnet: public, ip: 10.0.1.10, eip: 203.0.113.6, security_groups: any }
+      app: { subnet: private, ip: 10.0.2.20 }
+internet: { hosts: { example: { ip: 198.51.100.10 } } }
+";
+
+#[test]
+fn an_instance_that_forwards_is_not_the_destination() {
+    for (to, what) in [("example", "tcp/443"), ("web", "icmp"), ("10.0.1.10", "udp/53")] {
+        let explanation = ask(NAT_INSTANCE, "app", to, what).unwrap();
+        assert_eq!(explanation.outcome, ExplainOutcome::Undecidable);
+        assert_eq!((explanation.code.as_deref(), explanation.back.as_slice()), (None, &[][..]));
+        let last = explanation.forward.last().unwrap();
+        assert_eq!(
+            last.decision, "natbox forwards it: what it does with the packet is its own affair",
+            "{explanation:?}"
+        );
+        let advice = explanation.advice.unwrap();
+        assert!(advice.ends_with(&format!("ask `localvpc explain natbox {to} {what}`.")), "{advice}");
+    }
+    let itself = ask(NAT_INSTANCE, "app", "natbox", "tcp/22").unwrap();
+    assert_eq!(itself.outcome, ExplainOutcome::Reachable, "it is the destination here");
+    let checked = NAT_INSTANCE.replace(", source_dest_check: false", "");
+    let blocked = ask(&checked, "app", "example", "tcp/443").unwrap();
+    assert_eq!(blocked.code.as_deref(), Some("ENI_SOURCE_DEST_CHECK_RESTRICTION"));
+}
+
+#[test]
+fn a_reply_that_an_instance_forwards_is_not_followed_either() {
+    let explanation = ask(NAT_INSTANCE, "web", "app", "tcp/80").unwrap();
+    assert_eq!(explanation.outcome, ExplainOutcome::Blocked, "app admits nobody");
+    let open = NAT_INSTANCE.replace("ip: 10.0.2.20 }", "ip: 10.0.2.20, security_groups: any }");
+    let explanation = ask(&open, "web", "app", "tcp/80").unwrap();
+    assert_eq!(explanation.outcome, ExplainOutcome::Undecidable, "{explanation:#?}");
+    assert!(explanation.back.last().unwrap().decision.starts_with("natbox forwards it"));
+    assert!(explanation.advice.unwrap().starts_with("The packet arrives. Its reply is routed to natbox"));
+}
+
+#[test]
+fn vpc_16_addresses_that_nothing_can_have() {
+    for (to, what) in [
+        ("10.0.2.1", "10.0.2.1 is the VPC router of subnet private-a (10.0.2.0/24): it answers nothing."),
+        (
+            "10.0.2.2",
+            "10.0.2.2 is the DNS server of subnet private-a (10.0.2.0/24), which is not implemented yet",
+        ),
+        ("10.0.1.3", "10.0.1.3 is reserved in subnet public-a (10.0.1.0/24): future use."),
+        (
+            "10.0.1.255",
+            "10.0.1.255 is reserved in subnet public-a (10.0.1.0/24): the last address of the subnet.",
+        ),
+        ("10.0.9.9", "10.0.9.9 is in no subnet of VPC main"),
+        ("169.254.169.254", "169.254.169.254 is a link-local address. Link-local services"),
+        ("224.0.0.1", "224.0.0.1 is a multicast address"),
+        ("255.255.255.255", "255.255.255.255 is the broadcast address"),
+        ("192.168.1.1", "192.168.1.1 is a private address (RFC 1918): in VPC main nothing has it"),
+        ("240.0.0.1", "240.0.0.1 is a reserved address: in VPC main nothing has it"),
+    ] {
+        let explanation = ask(TWO_TIER, "app", to, "tcp/443").unwrap();
+        assert_eq!(explanation.outcome, ExplainOutcome::Blocked, "{to}");
+        let advice = explanation.advice.unwrap();
+        assert!(advice.starts_with(what), "{advice}");
+    }
+    let outside = ask(TWO_TIER, "internet", "10.0.1.10", "tcp/80").unwrap();
+    let advice = outside.advice.unwrap();
+    assert!(advice.starts_with("10.0.1.10 is an address of VPC main, which nobody outside"), "{advice}");
+    let free = ask(TWO_TIER, "app", "10.0.2.99", "tcp/80").unwrap();
+    assert_eq!(
+        free.advice.as_deref(),
+        Some("Give an instance the address 10.0.2.99; `localvpc ls` shows those in use.")
+    );
+}
+
+#[test]
+fn what_stays_in_the_namespace() {
+    for (to, why) in [("127.0.0.1", "127.0.0.1 is a loopback address"), ("10.0.2.20", "its own address")] {
+        let explanation = ask(TWO_TIER, "app", to, "tcp/80").unwrap();
+        assert_eq!(explanation.outcome, ExplainOutcome::Reachable);
+        assert!(explanation.forward[0].decision.contains(why), "{explanation:?}");
+    }
 }
 
 #[test]

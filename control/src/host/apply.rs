@@ -18,12 +18,12 @@ use super::difference::{Difference, in_place, is_there};
 use super::enter::NamespaceRef;
 use super::journal::{Journal, NamespaceRecord, Stage, State};
 use super::netns::{self, Identity, Namespace};
-use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan, ProcessPlan};
+use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
 use super::proc::{self, ProcessId};
 use super::process::{Job, Processes};
 use super::run_dir::{Lock, RunDir};
 use super::teardown::{Teardown, sweep};
-use super::{Error, IoContext, attach, names, netlink, tun};
+use super::{Error, IoContext, attach, names, netlink, of, tun};
 
 /// The machine as far as one lab is concerned. Only one process has it at a time.
 #[derive(Debug)]
@@ -96,7 +96,7 @@ impl Host {
     ///
     /// # Errors
     ///
-    /// Whatever failed up to and including `push`: then everything is as it was.
+    /// [`Error::NotApplied`] with whatever failed up to and including `push`: then everything is as it was.
     pub fn apply(
         &self,
         next: &HostPlan,
@@ -104,7 +104,10 @@ impl Host {
         progress: &mut Progress<'_>,
     ) -> Result<Vec<String>, Error> {
         let now = self.journal.state();
-        let difference = Difference::between(&now.namespaces, next);
+        let not_applied =
+            |error, touched, problems| Error::NotApplied { source: Box::new(error), touched, problems };
+        attach::check(next, &own_namespaces(&now)).map_err(|error| not_applied(error, false, Vec::new()))?;
+        let difference = Difference::between(&now, next);
         let total = difference.steps();
         let mut done = 0;
         let mut step = |what: String| {
@@ -118,12 +121,14 @@ impl Host {
             push(&self.dataplane)
         });
         if let Err(error) = before {
+            let mut problems = Vec::new();
             for action in undo.into_iter().rev() {
                 if let Err(error) = self.undo(&action) {
                     tracing::error!(%error, "undoing a failed apply");
+                    problems.push(error.to_string());
                 }
             }
-            return Err(error);
+            return Err(not_applied(error, true, problems));
         }
         Ok(self.after_tables(&difference, &mut step))
     }
@@ -185,35 +190,44 @@ impl Host {
 
     fn after_tables(&self, difference: &Difference<'_>, step: &mut impl FnMut(String)) -> Vec<String> {
         let mut problems = Vec::new();
-        let mut note =
-            |result: Result<(), Error>| problems.extend(result.err().map(|error| error.to_string()));
+        let note = |problems: &mut Vec<String>, result: Result<(), Error>| {
+            problems.extend(result.err().map(|error| error.to_string()));
+        };
         let commands: Vec<&NamespacePlan> = difference.commands().collect();
         if !commands.is_empty() {
             step("commands".to_owned());
-            note(self.processes.stop(|record| {
+            let stopped = self.processes.stop(|record| {
                 let next = commands.iter().find(|new| new.name == record.namespace);
                 next.is_some_and(|new| !new.processes.contains(&record.plan))
-            }));
-            note(self.start_processes(&commands));
+            });
+            note(&mut problems, stopped);
+            match self.start_processes(&commands) {
+                Ok(early) => problems.extend(early),
+                Err(error) => problems.push(error.to_string()),
+            }
         }
         if !difference.change.is_empty() {
-            note(self.journal.update(|state| {
+            let written = self.journal.update(|state| {
                 for (_, new) in &difference.change {
                     if let Some(record) = state.namespaces.iter_mut().find(|it| it.plan.name == new.name) {
                         record.plan = (*new).clone();
                     }
                 }
-            }));
+            });
+            note(&mut problems, written);
         }
         let gone: Vec<&str> = difference.remove.iter().map(|old| old.name.as_str()).collect();
-        note(self.remove(&gone, |name| step(format!("remove namespace {name}"))));
+        let removed = self.remove(&gone, |name| step(format!("remove namespace {name}")));
+        note(&mut problems, removed);
         problems
     }
 
     fn undo(&self, action: &Undo<'_>) -> Result<(), Error> {
         match action {
             Undo::Remove(names) => self.remove(names, |_| {}),
-            Undo::Recreate(plan) => self.create(&[plan], |_| {}).and_then(|()| self.start_processes(&[plan])),
+            Undo::Recreate(plan) => {
+                self.create(&[plan], |_| {}).and_then(|()| self.start_processes(&[plan])).map(drop)
+            }
             Undo::Change { from, to } => self.change(from, to),
         }
     }
@@ -315,15 +329,12 @@ impl Host {
         names::remove(&self.reference(plan).names, lab)
     }
 
-    /// Starts the commands of namespaces that have not been started.
-    fn start_processes(&self, plans: &[&NamespacePlan]) -> Result<(), Error> {
+    /// Starts the commands of namespaces that have not been started. Returns which of them failed at once, for people.
+    fn start_processes(&self, plans: &[&NamespacePlan]) -> Result<Vec<String>, Error> {
         let state = self.journal.state();
-        let started = |name: &str, process: &ProcessPlan| {
-            state.processes.iter().any(|record| record.namespace == name && record.plan == *process)
-        };
         let mut jobs = Vec::new();
         for plan in plans {
-            for process in plan.processes.iter().filter(|process| !started(&plan.name, process)) {
+            for process in plan.processes.iter().filter(|it| !state.knows_command(&plan.name, it)) {
                 jobs.push(Job {
                     namespace: plan.name.clone(),
                     place: self.reference(plan),
@@ -361,13 +372,11 @@ impl Host {
     }
 }
 
-/// Says for which namespace something failed.
-fn of(name: &str) -> impl FnOnce(Error) -> Error {
-    move |error| match error {
-        // The dataplane's troubles are nobody's in particular.
-        Error::Dataplane(error) => Error::Dataplane(error),
-        error => Error::Namespace { name: name.to_owned(), source: Box::new(error) },
-    }
+/// Namespaces that the lab has made, by name.
+fn own_namespaces(state: &State) -> Vec<(String, Identity)> {
+    let made =
+        state.namespaces.iter().filter(|record| matches!(record.plan.origin, NamespaceOrigin::Create { .. }));
+    made.filter_map(|record| Some((record.plan.name.clone(), record.identity?))).collect()
 }
 
 /// How a step that was done is undone.

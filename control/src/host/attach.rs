@@ -3,8 +3,34 @@
 use std::io;
 use std::path::Path;
 
-use super::Error;
 use super::netns::{Identity, Namespace};
+use super::plan::{HostPlan, NamespaceOrigin};
+use super::{Error, of};
+
+/// Checks every namespace that a plan attaches, before anything is touched: it is there, it is neither the machine's own
+/// nor one of those that the lab made (`own`, by name), and no other instance attaches it under another path.
+///
+/// # Errors
+///
+/// [`Error::Namespace`] with the [`Error::Attach`] of the first that cannot be attached.
+pub fn check(plan: &HostPlan, own: &[(String, Identity)]) -> Result<(), Error> {
+    let mut seen: Vec<(&str, Identity)> =
+        own.iter().map(|(name, identity)| (name.as_str(), *identity)).collect();
+    for namespace in &plan.namespaces {
+        let NamespaceOrigin::Attach { path } = &namespace.origin else { continue };
+        let identity = open(path).and_then(|it| it.identity()).map_err(of(&namespace.name))?;
+        if let Some((other, _)) = seen.iter().find(|(_, other)| *other == identity) {
+            let reason = if own.iter().any(|(_, own)| *own == identity) {
+                format!("it is the namespace that this lab made for {other}")
+            } else {
+                format!("it is the same namespace that {other} attaches: one instance per namespace")
+            };
+            return Err(of(&namespace.name)(Error::Attach { path: path.clone(), reason }));
+        }
+        seen.push((&namespace.name, identity));
+    }
+    Ok(())
+}
 
 /// Opens the namespace at `/run/netns/<name>` or `/proc/<pid>/ns/net`.
 ///

@@ -1,6 +1,6 @@
 //! What has to be done to get from what is there to a plan.
 
-use super::journal::{NamespaceRecord, Stage};
+use super::journal::{NamespaceRecord, Stage, State};
 use super::netns::Identity;
 use super::plan::{HostPlan, LinkPlan, NamespacePlan};
 
@@ -13,16 +13,18 @@ pub struct Difference<'a> {
     pub create: Vec<&'a NamespacePlan>,
     /// To be changed in place: as it is, as it is to be.
     pub change: Vec<(&'a NamespacePlan, &'a NamespacePlan)>,
+    /// As they are to be, except that some of their commands were never started: an apply was killed before that.
+    pub start: Vec<&'a NamespacePlan>,
     /// Gone from the plan.
     pub remove: Vec<&'a NamespacePlan>,
 }
 
 impl<'a> Difference<'a> {
     /// Compares. A namespace that somebody has removed or replaced since is made again.
-    pub fn between(now: &'a [NamespaceRecord], next: &'a HostPlan) -> Self {
+    pub fn between(now: &'a State, next: &'a HostPlan) -> Self {
         let mut difference = Self::default();
         for new in &next.namespaces {
-            match now.iter().find(|record| record.plan.name == new.name) {
+            match now.namespace(&new.name) {
                 None => difference.create.push(new),
                 Some(record) if record.stage != Stage::Ready || !is_there(record) => {
                     difference.replace.push((&record.plan, new));
@@ -31,12 +33,15 @@ impl<'a> Difference<'a> {
                     difference.replace.push((&record.plan, new));
                 }
                 Some(record) if record.plan != *new => difference.change.push((&record.plan, new)),
+                Some(_) if new.processes.iter().any(|process| !now.knows_command(&new.name, process)) => {
+                    difference.start.push(new);
+                }
                 Some(_) => {}
             }
         }
         let is_gone =
             |record: &&NamespaceRecord| !next.namespaces.iter().any(|new| new.name == record.plan.name);
-        difference.remove.extend(now.iter().filter(is_gone).map(|record| &record.plan));
+        difference.remove.extend(now.namespaces.iter().filter(is_gone).map(|record| &record.plan));
         difference
     }
 
@@ -44,7 +49,8 @@ impl<'a> Difference<'a> {
     pub fn commands(&self) -> impl Iterator<Item = &'a NamespacePlan> {
         let made = self.replace.iter().map(|(_, new)| *new).chain(self.create.iter().copied());
         let changed = self.change.iter().filter(|(old, new)| old.processes != new.processes);
-        made.filter(|new| !new.processes.is_empty()).chain(changed.map(|(_, new)| *new))
+        let made = made.filter(|new| !new.processes.is_empty());
+        made.chain(changed.map(|(_, new)| *new)).chain(self.start.iter().copied())
     }
 
     /// Steps that are told: one per namespace, the tables, and all commands together.

@@ -168,6 +168,11 @@ impl State {
         self.namespaces.iter().find(|record| record.plan.name == name)
     }
 
+    /// Whether a command of a namespace was started, also when it has ended since.
+    pub fn knows_command(&self, namespace: &str, plan: &ProcessPlan) -> bool {
+        self.processes.iter().any(|record| record.namespace == namespace && record.plan == *plan)
+    }
+
     /// Puts a namespace in, in place of one with the same name.
     pub fn put_namespace(&mut self, record: NamespaceRecord) {
         match self.namespaces.iter_mut().find(|old| old.plan.name == record.plan.name) {

@@ -50,9 +50,7 @@ pub use teardown::{Teardown, teardown};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// The name of a lab cannot be part of a path.
-    #[error(
-        "`{lab}` cannot be a lab's name: letters, digits, `-`, `_` and `.`, beginning with a letter or digit, at most 48"
-    )]
+    #[error("`{lab}` cannot be a lab's name: it has lower-case letters, digits and dashes, at most 48")]
     LabName {
         /// The name.
         lab: String,
@@ -128,9 +126,37 @@ pub enum Error {
         /// What failed.
         source: Box<Error>,
     },
+    /// An apply failed.
+    #[error("{}. {}", .source.to_string().trim_end_matches('.'), end_of(.problems, *.touched))]
+    NotApplied {
+        /// Why.
+        source: Box<Error>,
+        /// Whether anything had been done, which was undone then.
+        touched: bool,
+        /// What could not be undone.
+        problems: Vec<String>,
+    },
     /// The dataplane could not be started, or refused.
     #[error(transparent)]
     Dataplane(#[from] dataplane::Error),
+}
+
+/// What a failed apply has left.
+fn end_of(problems: &[String], touched: bool) -> String {
+    match (problems, touched) {
+        ([], false) => "Nothing was changed".to_owned(),
+        ([], true) => "Rolled back: everything is as it was".to_owned(),
+        (problems, _) => format!("Rolling back failed as well: {}", problems.join("; ")),
+    }
+}
+
+/// Says for which namespace something failed.
+fn of(name: &str) -> impl FnOnce(Error) -> Error {
+    move |error| match error {
+        // The dataplane's troubles are nobody's in particular.
+        Error::Dataplane(error) => Error::Dataplane(error),
+        error => Error::Namespace { name: name.to_owned(), source: Box::new(error) },
+    }
 }
 
 fn pid_or_unknown(pid: Option<u32>) -> String {

@@ -49,14 +49,10 @@ pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Res
 /// [`Error::Io`] when a file of ours cannot be removed.
 pub fn remove(directory: &Path, lab: &str) -> Result<(), Error> {
     for name in FILES {
-        let path = directory.join(name);
-        let aside = aside(directory, name);
-        // Whoever made the latter may have been killed before the mark was in it.
-        for (path, ours) in [(&path, is_ours(&path, lab)), (&aside, is_ours(&aside, lab) || is_empty(&aside))]
-        {
-            if ours {
-                fs::remove_file(path).doing("remove", path)?;
-            }
+        let (path, aside) = (directory.join(name), aside(directory, name));
+        let ours = is_ours(&path, lab).then_some(path);
+        for path in ours.into_iter().chain(is_begun(&aside, lab).then_some(aside)) {
+            fs::remove_file(&path).doing("remove", &path)?;
         }
     }
     match fs::remove_dir(directory) {
@@ -82,8 +78,11 @@ fn is_ours(path: &Path, lab: &str) -> bool {
     fs::read(path).is_ok_and(|content| content.starts_with(mark(lab).as_bytes()))
 }
 
-fn is_empty(path: &Path) -> bool {
-    fs::metadata(path).is_ok_and(|file| file.is_file() && file.len() == 0)
+/// Whether a file under the name that only [`write`] gives is one that it was killed over: it may not even have the
+/// whole mark yet.
+fn is_begun(aside: &Path, lab: &str) -> bool {
+    let begun = |content: Vec<u8>| content.iter().zip(mark(lab).as_bytes()).all(|(is, should)| is == should);
+    fs::read(aside).is_ok_and(begun)
 }
 
 #[cfg(test)]
@@ -106,10 +105,11 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_process_had_begun_to_write_goes_too() {
+    fn what_a_killed_write_left_is_removed() {
         let root = tempfile::tempdir().unwrap();
         let directory = root.path().join("lab-web");
         fs::write(aside(&directory, "hosts"), "").unwrap();
+        fs::write(aside(&directory, "resolv.conf"), "# made by local").unwrap();
         remove(&directory, "lab").unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
     }

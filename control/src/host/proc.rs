@@ -182,6 +182,11 @@ mod tests {
             .unwrap();
         let find = || with_variable("LOCALVPC_TEST_MARK", |value| value == mark);
         let id = ProcessId::of(child.id()).unwrap();
+        // A program that is just being started has no environment yet.
+        let patience = std::time::Instant::now() + Duration::from_secs(10);
+        while !find().contains(&id) && std::time::Instant::now() < patience {
+            std::thread::yield_now();
+        }
         assert!(find().contains(&id) && id.is_alive());
         assert!(end_all(Duration::from_millis(50), find) >= 1);
         let _ = child.wait();

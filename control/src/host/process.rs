@@ -11,7 +11,7 @@ use std::os::unix::process::CommandExt;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::event::{EventfdFlags, PollFd, PollFlags};
 
@@ -26,6 +26,13 @@ pub const OWNER_VARIABLE: &str = "LOCALVPC_OWNER";
 
 /// What commands get between SIGTERM and SIGKILL.
 pub const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long an apply looks whether the commands that it started go on: a command that cannot be found, or a port that
+/// is taken, shows at once.
+const FIRST_MOMENTS: Duration = Duration::from_millis(200);
+
+/// For a process that somebody else has reaped.
+const ENDED_SOMEHOW: &str = "an unknown exit status";
 
 /// The `run:` commands of a lab.
 #[derive(Debug)]
@@ -75,7 +82,8 @@ impl Processes {
         Ok(processes)
     }
 
-    /// Starts commands. All of them are written down before the first, and again after the last.
+    /// Starts commands. All of them are written down before the first, and again after the last. Returns which of
+    /// them have failed within the first moments, for people.
     ///
     /// A command that cannot be started is recorded as ended, with the reason: one bad command does not
     /// stop a lab.
@@ -83,9 +91,9 @@ impl Processes {
     /// # Errors
     ///
     /// [`Error::Io`] when the journal cannot be written.
-    pub fn start(&self, jobs: Vec<Job>) -> Result<(), Error> {
+    pub fn start(&self, jobs: Vec<Job>) -> Result<Vec<String>, Error> {
         if jobs.is_empty() {
-            return Ok(());
+            return Ok(Vec::new());
         }
         let first = self.journal.look(|state| {
             let marked = state.processes.iter().filter_map(|record| mark_number(&record.mark)).max();
@@ -109,17 +117,33 @@ impl Processes {
                 Err(error) => record.ended = Some(format!("not started: {error}")),
             }
         }
+        self.write_down(&records)?;
+        let mut running: Vec<(String, OwnedFd)> = records
+            .iter()
+            .filter_map(|record| Some((record.mark.clone(), record.process?.open()?)))
+            .collect();
+        let ended = early_ends(&mut running);
+        for record in &mut records {
+            if let Some((_, how)) = ended.iter().find(|(mark, _)| *mark == record.mark) {
+                record.ended = Some(how.clone());
+            }
+        }
+        if !ended.is_empty() {
+            self.write_down(&records)?;
+        }
+        self.watched.add(running);
+        Ok(records.iter().filter_map(failure).collect())
+    }
+
+    fn write_down(&self, records: &[ProcessRecord]) -> Result<(), Error> {
         self.journal.update(|state| {
-            for started in &records {
+            for started in records {
                 if let Some(record) = state.processes.iter_mut().find(|it| it.mark == started.mark) {
                     record.process = started.process;
                     record.ended.clone_from(&started.ended);
                 }
             }
-        })?;
-        let running = records.into_iter().filter_map(|record| Some((record.mark, record.process?.open()?)));
-        self.watched.add(running);
-        Ok(())
+        })
     }
 
     /// Ends every process of the records that are chosen, with all that they started, and forgets them.
@@ -141,24 +165,27 @@ impl Processes {
         self.journal.update(|state| state.processes.retain(|record| !marks.contains(&record.mark)))
     }
 
-    /// Takes the processes of a dead predecessor over, and records which are gone.
+    /// Takes the processes of a dead predecessor over, and records which are gone. What it meant to start and did not is
+    /// forgotten, so that the next apply starts it.
     fn take_over(&self) -> Result<(), Error> {
         let mut records = self.journal.look(|state| state.processes.clone());
+        if records.is_empty() {
+            return Ok(());
+        }
+        for record in records.iter_mut().filter(|record| record.process.is_none() && record.ended.is_none()) {
+            // Perhaps it was started, and the predecessor did not live to write its id down.
+            record.process =
+                proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next();
+        }
+        records.retain(|record| record.process.is_some() || record.ended.is_some());
         let mut running = Vec::new();
         for record in records.iter_mut().filter(|record| record.ended.is_none()) {
-            // Without an id: started, but the predecessor did not live to write it down.
-            let process = record.process.or_else(|| {
-                proc::with_variable(OWNER_VARIABLE, |mark| mark == record.mark).into_iter().next()
-            });
-            record.process = process;
-            match process.filter(|process| process.is_alive()).and_then(ProcessId::open) {
+            match record.process.filter(|process| process.is_alive()).and_then(ProcessId::open) {
                 Some(handle) => running.push((record.mark.clone(), handle)),
                 None => record.ended = Some("ended while control was not running".to_owned()),
             }
         }
-        if !records.is_empty() {
-            self.journal.update(|state| state.processes = records)?;
-        }
+        self.journal.update(|state| state.processes = records)?;
         self.watched.add(running);
         Ok(())
     }
@@ -196,6 +223,47 @@ fn end(known: &[Option<ProcessId>], marked: impl Fn(&str) -> bool) -> usize {
     })
 }
 
+/// Takes those out that end within [`FIRST_MOMENTS`], each with how it ended. A pidfd is readable once its process
+/// has ended.
+fn early_ends(running: &mut Vec<(String, OwnedFd)>) -> Vec<(String, String)> {
+    let deadline = Instant::now() + FIRST_MOMENTS;
+    let mut ended = Vec::new();
+    while !running.is_empty() {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let Ok(timeout) = rustix::event::Timespec::try_from(left) else { break };
+        let mut polls: Vec<PollFd<'_>> =
+            running.iter().map(|(_, handle)| PollFd::new(handle, PollFlags::IN)).collect();
+        match rustix::event::poll(&mut polls, Some(&timeout)) {
+            Ok(0) => break,
+            Ok(_) => {}
+            Err(rustix::io::Errno::INTR) => continue,
+            // The watching thread will see them.
+            Err(_) => break,
+        }
+        let over: Vec<bool> = polls.iter().map(|poll| !poll.revents().is_empty()).collect();
+        let mut over = over.into_iter();
+        running.retain(|(mark, handle)| {
+            let is_over = over.next().unwrap_or(false);
+            if is_over {
+                let how = proc::reap(handle).unwrap_or_else(|| ENDED_SOMEHOW.to_owned());
+                ended.push((mark.clone(), how));
+            }
+            !is_over
+        });
+    }
+    ended
+}
+
+/// What to say of a command that has failed; none while it runs, or when it has done its work.
+fn failure(record: &ProcessRecord) -> Option<String> {
+    let ended = record.ended.as_deref().filter(|ended| *ended != "exit status 0")?;
+    let ProcessPlan { owner, command, .. } = &record.plan;
+    Some(match ended.strip_prefix("not started: ") {
+        Some(reason) => format!("{owner}: `{command}` was not started: {reason}"),
+        None => format!("{owner}: `{command}` ended with {ended}; see `localvpc logs {owner}`"),
+    })
+}
+
 /// Writes down how processes end, for as long as control runs.
 fn watch(journal: &Journal, watched: &Watched) {
     loop {
@@ -221,7 +289,7 @@ fn watch(journal: &Journal, watched: &Watched) {
             if poll.revents().is_empty() {
                 continue;
             }
-            let ended = proc::reap(handle).unwrap_or_else(|| "ended, exit status unknown".to_owned());
+            let ended = proc::reap(handle).unwrap_or_else(|| ENDED_SOMEHOW.to_owned());
             watched.handles.lock().unwrap_or_else(PoisonError::into_inner).remove(mark);
             let written = journal.update(|state| {
                 if let Some(record) = state.processes.iter_mut().find(|record| &record.mark == mark) {

@@ -16,12 +16,10 @@ use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
 
 use super::{Error, IoContext};
+use crate::config::decode::is_lab_name;
 
 /// Replaces `/run/localvpc`, the directory that holds one directory per lab.
 pub const RUN_DIR_VARIABLE: &str = "LOCALVPC_RUN_DIR";
-
-/// Longest name of a lab in bytes: a namespace is `<lab>-<instance>`, and socket paths end at 107 bytes.
-const MAX_LAB: usize = 48;
 
 /// The run directory of one lab. It need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,9 +35,7 @@ impl RunDir {
     ///
     /// [`Error::LabName`] for a name that could not be part of a path or of a namespace's name.
     pub fn of(lab: &str) -> Result<Self, Error> {
-        let first = lab.starts_with(|c: char| c.is_ascii_alphanumeric());
-        let rest = lab.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c));
-        if !first || !rest || lab.len() > MAX_LAB {
+        if !is_lab_name(lab) {
             return Err(Error::LabName { lab: lab.to_owned() });
         }
         Ok(Self { lab: lab.to_owned(), path: parent().join(lab) })
@@ -179,10 +175,10 @@ mod tests {
 
     #[test]
     fn names_that_would_leave_the_directory_are_refused() {
-        for bad in ["", "..", ".", "a/b", "-a", "a b", &"x".repeat(49)] {
+        for bad in ["", "..", ".", "a/b", "-a", "a b", "A", "a_b", "a.b", &"x".repeat(49)] {
             assert!(matches!(RunDir::of(bad), Err(Error::LabName { .. })), "{bad:?}");
         }
-        assert!(RunDir::of("two-tier").is_ok());
+        assert!(RunDir::of("two-tier").is_ok() && RunDir::of(&"x".repeat(48)).is_ok());
     }
 
     #[test]

@@ -70,12 +70,9 @@ pub(super) fn sweep(run_dir: &RunDir, state: Option<&State>) -> Teardown {
     let in_etc = fs::read_dir(ETC_NETNS)
         .into_iter()
         .flatten()
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
         .filter(|netns| netns.starts_with(lab));
     for netns in namespaces.into_iter().map(|(netns, _)| netns).chain(in_etc) {
-        // A file beside the directory is one that was being written.
-        let netns = netns.split(".hosts.new").next().unwrap_or_default();
-        let netns = netns.split(".resolv.conf.new").next().unwrap_or_default();
         if let Err(error) = names::remove(&Path::new(ETC_NETNS).join(netns), lab) {
             done.problems.push(error.to_string());
         }

@@ -8,7 +8,8 @@ use localvpc_api::*;
 
 use crate::model::describe::resources;
 use crate::model::{
-    Instance, Model, NatGateway, NetworkAcl, Place, RouteTable, SecurityGroup, Subnet, Vpc, text,
+    Instance, Model, NatGateway, NatGatewayState, NetworkAcl, Place, RouteTable, SecurityGroup, Subnet, Vpc,
+    text,
 };
 use crate::view;
 
@@ -75,9 +76,10 @@ impl Index {
             index.security_groups.extend(
                 (0..).zip(&vpc.security_groups).map(|(i, it)| (names.security_group(vpc, &it.name), (v, i))),
             );
-            index.nat_gateways.extend(
-                (0..).zip(&vpc.nat_gateways).map(|(i, it)| (names.nat_gateway(vpc, &it.name), (v, i))),
-            );
+            // A deleted one loses its number: one that comes back under its name is another one.
+            let nat_gateways = (0..).zip(&vpc.nat_gateways);
+            let nat_gateways = nat_gateways.filter(|(_, it)| it.state == NatGatewayState::Available);
+            index.nat_gateways.extend(nat_gateways.map(|(i, it)| (names.nat_gateway(vpc, &it.name), (v, i))));
             if let Some(gateway) = &vpc.internet_gateway {
                 index.internet_gateways.insert(names.internet_gateway(vpc, &gateway.name), (v, 0));
             }

@@ -60,7 +60,7 @@ fn vpc_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables) {
             outbound: group.outbound.iter().map(|rule| rule_row(vpc, rule, names)).collect(),
         });
     }
-    for nat in &vpc.nat_gateways {
+    for nat in vpc.nat_gateways.iter().filter(|nat| nat.state == model::NatGatewayState::Available) {
         tables.nat_gateways.push(tables::NatGateway {
             id: names.nat_gateway(vpc, &nat.name),
             subnet: names.subnet(vpc, &nat.subnet),
@@ -83,6 +83,7 @@ fn vpc_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables) {
                 .collect(),
             source_dest_check: instance.source_dest_check,
             tracking: instance.tracking,
+            max_connections: instance.max_connections,
         });
     }
     internet_gateway_rows(vpc, names, tables);
@@ -113,6 +114,8 @@ fn add_link(tables: &mut Tables, id: LinkId) {
 
 fn route_row(vpc: &Vpc, route: &model::Route, names: &mut Naming<'_>) -> tables::Route {
     let target = match &route.target {
+        // RT-17.
+        _ if vpc.is_blackhole(route) => tables::RouteTarget::Blackhole,
         Target::Local => tables::RouteTarget::Local,
         Target::Blackhole => tables::RouteTarget::Blackhole,
         Target::NatGateway(name) => tables::RouteTarget::NatGateway(names.nat_gateway(vpc, name)),

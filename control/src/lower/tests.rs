@@ -130,6 +130,27 @@ fn an_instance_that_moves_to_another_namespace_gets_a_new_link_but_keeps_its_int
     assert_ne!(before.index.link_of(app(&before)), after.index.link_of(app(&after)));
 }
 
+/// RT-17, RT-19: its routes stay; its leases are not to come to life again with its name.
+#[test]
+fn a_nat_gateway_that_was_deleted_and_comes_back_is_another_one() {
+    let mut ids = IdRegistry::default();
+    let deleted = TWO_TIER.replace("nat-a: {", "nat-a: { state: deleted,");
+    let [before, gone, after] =
+        [TWO_TIER, deleted.as_str(), TWO_TIER].map(|text| lower(&model(text), &mut ids, Generation(1)));
+    let default = |lowered: &Lowered| {
+        let tables = &lowered.tables.route_tables;
+        let private =
+            tables.iter().find(|table| lowered.index.route_table_name(table.id) == "private").unwrap();
+        private.routes.iter().find(|route| route.destination.prefix_len() == 0).unwrap().target
+    };
+    let number = |lowered: &Lowered| lowered.tables.nat_gateways[0].id;
+    assert_eq!(default(&before), RouteTarget::NatGateway(number(&before)));
+    assert_eq!((default(&gone), gone.tables.nat_gateways.len()), (RouteTarget::Blackhole, 0));
+    assert!(gone.tables.public_addresses.len() < before.tables.public_addresses.len());
+    localvpc_engine::tables::build(&gone.tables, &Metrics::default()).unwrap();
+    assert_ne!(number(&after), number(&before));
+}
+
 #[test]
 fn lowering_twice_gives_the_same_rows() {
     let mut ids = IdRegistry::default();

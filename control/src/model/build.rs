@@ -5,18 +5,18 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
-use localvpc_api::trace::Protocol;
 
 use crate::config::decode::{Named, OneOrMany};
 use crate::config::diagnostic::{Diagnostics, nearest, quoted};
-use crate::config::document::{ExpectSection, LabSection, VpcSection};
-use crate::config::values::{Name, ProtocolWord, Text};
+use crate::config::document::{LabSection, SubnetSection, VpcSection};
+use crate::config::values::{Name, NamespaceMode, QuotaWord, Text};
 use crate::config::{Document, Severity, Span, Spanned, parse};
 
 use super::addresses::{Taken, not_public, pool_range};
+use super::expect::expectations;
 use super::id::{Kind, resource_id};
 use super::vpc::vpc;
-use super::{Expectation, InternetHost, Model, Place, PublicAddress, PublicAddressKind, Vpc};
+use super::{InternetHost, Model, Place, PublicAddress, PublicAddressKind, Vpc, quotas};
 
 impl Model {
     /// Reads and validates a file: its path for messages, and its text. On success what comes beside the
@@ -26,6 +26,20 @@ impl Model {
     /// Everything that is wrong with it, each with its line.
     pub fn read(path: &str, text: &str) -> Result<(Self, Diagnostics), Diagnostics> {
         Self::from_document(&parse(path, text)?)
+    }
+
+    /// The same, with quotas where the file does not speak of any.
+    ///
+    /// # Errors
+    /// As above.
+    pub fn read_with_quotas(
+        path: &str,
+        text: &str,
+        quotas: QuotaWord,
+    ) -> Result<(Self, Diagnostics), Diagnostics> {
+        let mut document = parse(path, text)?;
+        document.content.quotas.get_or_insert(Spanned { value: quotas, span: Span::default() });
+        Self::from_document(&document)
     }
 
     /// Validates a document. On success what comes beside the model is its warnings.
@@ -41,6 +55,11 @@ impl Model {
         public_addresses(content, &mut vpcs, &mut lab, &mut errors);
         implicit_host(&vpcs, &mut hosts, &mut lab);
         warn_about_hidden_hosts(content, &vpcs, &mut errors);
+        if content.quotas.is_some_and(|quotas| quotas.value == QuotaWord::Aws) {
+            quotas::check(content, &vpcs, &mut errors);
+        }
+        own_namespaces(content, &lab, &mut errors);
+        let expectations = expectations(content, &mut errors);
         errors.sort();
         if errors.has_errors() {
             errors.retain(Severity::Error);
@@ -51,7 +70,7 @@ impl Model {
             lab: lab.name,
             vpcs,
             internet_hosts: hosts,
-            expectations: content.expect.iter().map(expectation).collect(),
+            expectations,
         };
         Ok((model, errors))
     }
@@ -99,6 +118,10 @@ impl Scope<'_> {
 
     /// Notes that `name` does not exist.
     pub fn undefined(&mut self, what: &str, key: &str, name: &str, span: Span, candidates: &[&str]) {
+        // Its section has another name, which has been said.
+        if self.errors.has_slip(key) {
+            return;
+        }
         let vpc = &self.vpc.name;
         let help = match nearest(name, candidates.iter().copied()) {
             Some(near) => format!("did you mean `{near}`?"),
@@ -107,7 +130,7 @@ impl Scope<'_> {
                 format!("VPC `{vpc}` has {}; define it under `{key}:`.", quoted(candidates.iter().copied()))
             }
         };
-        self.errors.error(span, format!("{what} `{name}` is not defined in VPC `{vpc}`")).help(help);
+        self.errors.error_once(span, format!("{what} `{name}` is not defined in VPC `{vpc}`")).help(help);
     }
 }
 
@@ -139,6 +162,8 @@ const RESERVED_NAMES: &[(&str, &str)] = &[
     ("blackhole", "it is a target of routes"),
     ("local", "it is a target of routes"),
     ("localhost", "it is the name of the own host"),
+    ("control", "`localvpc logs control` is the log of the lab's daemon"),
+    ("dataplane", "`localvpc logs dataplane` is the log of the lab's dataplane"),
 ];
 
 impl Lab {
@@ -227,6 +252,30 @@ fn implicit_host(vpcs: &[Vpc], hosts: &mut Vec<InternetHost>, lab: &mut Lab) {
     }
 }
 
+/// Refuses to attach to namespaces that the lab makes itself.
+fn own_namespaces(content: &LabSection, lab: &Lab, errors: &mut Diagnostics) {
+    let mut own: Vec<&str> = vec!["internet"];
+    for vpc in content.vpcs.iter() {
+        let is_shared =
+            |subnet: &SubnetSection| subnet.namespace.is_some_and(|mode| mode.value == NamespaceMode::Shared);
+        let shared = vpc.value.subnets.iter().filter(|subnet| is_shared(&subnet.value));
+        own.extend(shared.map(|subnet| subnet.name.as_str()));
+        let instances = vpc.value.instances.iter().filter(|instance| instance.value.attach.is_none());
+        own.extend(instances.map(|instance| instance.name.as_str()));
+    }
+    for (path, (span, instance)) in &lab.attached {
+        let is_own =
+            |name: &&str| *path == std::path::Path::new("/run/netns").join(format!("{}-{name}", lab.name));
+        if let Some(name) = own.iter().copied().find(|name| is_own(name)) {
+            let message =
+                format!("instance `{instance}` attaches to the namespace that this lab makes for `{name}`");
+            errors
+                .error(*span, message)
+                .help("attach to one that exists without the lab; instances share one by `namespace: shared` on their subnet.");
+        }
+    }
+}
+
 /// Gives a public address of the pool to every instance that asked for one.
 fn public_addresses(content: &LabSection, vpcs: &mut [Vpc], lab: &mut Lab, errors: &mut Diagnostics) {
     let written = content.internet.as_ref().and_then(|internet| internet.public_pool);
@@ -253,26 +302,6 @@ fn public_addresses(content: &LabSection, vpcs: &mut [Vpc], lab: &mut Lab, error
 
 fn default_pool() -> IpNet {
     ipnet::Ipv4Net::new_assert([203, 0, 113, 128].into(), 25).into()
-}
-
-fn expectation(section: &ExpectSection) -> Expectation {
-    let protocol = match section.protocol.value {
-        ProtocolWord::All => Protocol(0),
-        ProtocolWord::Tcp => Protocol::TCP,
-        ProtocolWord::Udp => Protocol::UDP,
-        ProtocolWord::Icmp => Protocol::ICMP,
-        ProtocolWord::Number(number) => Protocol(number),
-    };
-    Expectation {
-        place: place(section.span),
-        from: section.from.value.0.clone(),
-        to: section.to.value.0.clone(),
-        protocol,
-        port: section.port.map(|port| port.value),
-        reachable: section.reachable.value,
-        via: texts(&section.via),
-        because: section.because.as_ref().map(|text| text.value.0.clone()),
-    }
 }
 
 /// The texts of a list.

@@ -188,11 +188,16 @@ impl Describe<'_> {
             Some(public) => format!("{} → {public}", address.private),
             None => format!("{} (private)", address.private),
         });
-        let summary = format!("{}, subnet {}", addresses.collect::<Vec<_>>().join(", "), nat.subnet);
+        let (state, addresses) = match nat.state {
+            NatGatewayState::Available => ("available", addresses.collect::<Vec<_>>().join(", ")),
+            NatGatewayState::Deleted => ("deleted", "deleted".into()),
+        };
+        let summary = format!("{addresses}, subnet {}", nat.subnet);
         let pairs =
             nat.addresses.iter().map(|address| json!({ "ip": address.private, "eip": address.public }));
         let detail = json!({
             "subnet": nat.subnet,
+            "state": state,
             "addresses": pairs.collect::<Vec<_>>(),
             "idle_timeout": seconds(nat.idle_timeout_ms),
         });
@@ -222,6 +227,7 @@ impl Describe<'_> {
                 "udp": seconds(instance.tracking.udp_ms),
                 "udp_stream": seconds(instance.tracking.udp_stream_ms),
             },
+            "max_connections": instance.max_connections,
         });
         let Instance { name, id, place, .. } = instance;
         self.view("instance", name, id, Some(*place), summary.join(", "), detail)

@@ -24,7 +24,7 @@ pub fn diff(old: Option<&Model>, new: &Model) -> Plan {
         let (action, detail) = match by_key.get(&key(resource)) {
             None if written => (ChangeAction::Add, String::new()),
             None => continue,
-            Some(earlier) => match changes(&facts(&earlier.detail), &facts(&resource.detail)) {
+            Some(earlier) => match changes(&facts(&as_written(earlier)), &facts(&as_written(resource))) {
                 Some(detail) => (ChangeAction::Change, detail),
                 None => {
                     plan.unchanged += u32::from(written);
@@ -56,6 +56,18 @@ fn change(action: ChangeAction, resource: &ResourceView, with_vpc: bool, detail:
     Change { action, kind: resource.kind.clone(), name, detail }
 }
 
+/// The facts of a resource by the words of a file: a public address is an `eip`, or `public_ip` gave it.
+fn as_written(resource: &ResourceView) -> Value {
+    let mut detail = resource.detail.clone();
+    if let Value::Object(fields) = &mut detail
+        && fields.remove("public_ip_kind").is_some_and(|kind| kind == "elastic")
+        && let Some(address) = fields.insert("public_ip".into(), Value::Null)
+    {
+        fields.insert("eip".into(), address);
+    }
+    detail
+}
+
 /// The facts of a resource without the lines where they stand.
 fn facts(detail: &Value) -> Value {
     match detail {
@@ -77,7 +89,8 @@ fn changes(old: &Value, new: &Value) -> Option<String> {
     let mut words = Vec::new();
     let (mut added, mut removed, mut moved) = (0, 0, false);
     let mut noun = "";
-    for (key, value) in after {
+    let gone = before.iter().filter(|(key, _)| !after.contains_key(*key)).map(|(key, _)| (key, &Value::Null));
+    for (key, value) in after.iter().chain(gone) {
         let earlier = before.get(key).unwrap_or(&Value::Null);
         match (key.as_str(), earlier, value) {
             _ if earlier == value => {}
@@ -87,7 +100,7 @@ fn changes(old: &Value, new: &Value) -> Option<String> {
                 removed += missing(earlier, later);
                 moved = true;
             }
-            _ => words.push(format!("{key} {} → {}", word(earlier), word(value))),
+            _ => words.push(format!("{key}: {} → {}", word(earlier), word(value))),
         }
     }
     words.extend((added > 0).then(|| format!("{} added", count(added, noun))));
@@ -111,8 +124,11 @@ fn word(value: &Value) -> String {
         Value::Null => "none".into(),
         Value::String(text) => text.clone(),
         Value::Array(items) if items.is_empty() => "none".into(),
-        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join(" "),
-        Value::Object(fields) => fields.values().map(word).collect::<Vec<_>>().join(" "),
+        Value::Array(items) => items.iter().map(word).collect::<Vec<_>>().join("; "),
+        Value::Object(fields) => {
+            let fields = fields.iter().filter(|(_, value)| !value.is_null());
+            fields.map(|(key, value)| format!("{key} {}", word(value))).collect::<Vec<_>>().join(" ")
+        }
         other => other.to_string(),
     }
 }
@@ -164,6 +180,7 @@ mod tests {
         let changed = TWO_TIER
             .replace("          - { icmp: echo-request, from: 0.0.0.0/0 }\n", "")
             .replace("ip: 10.0.2.20,", "ip: 10.0.2.21,")
+            .replace("run: localvpc serve 5432 }", "run: [localvpc serve 5432, sleep 9] }")
             .replace("example: { ip", "sample: { ip")
             .replace("to: example", "to: sample");
         let plan = diff(Some(&model(TWO_TIER)), &model(&changed));
@@ -171,10 +188,30 @@ mod tests {
             lines(&plan),
             [
                 "~ security group web 1 rule removed",
-                "~ instance app ip 10.0.2.20 → 10.0.2.21",
+                "~ instance app ip: 10.0.2.20 → 10.0.2.21",
+                "~ instance db run: localvpc serve 5432 → localvpc serve 5432; sleep 9",
                 "+ internet host sample",
                 "- internet host example",
             ]
+        );
+    }
+
+    #[test]
+    fn a_change_has_the_words_of_the_file() {
+        let automatic = TWO_TIER.replace("eip: 203.0.113.10,", "public_ip: true,");
+        let none = TWO_TIER.replace("eip: 203.0.113.10,", "");
+        let changed = |old: &str, new: &str| lines(&diff(Some(&model(old)), &model(new))).join("\n");
+        assert_eq!(changed(TWO_TIER, &none), "~ instance web eip: 203.0.113.10 → none");
+        assert_eq!(changed(&none, TWO_TIER), "~ instance web eip: none → 203.0.113.10");
+        let both = changed(TWO_TIER, &automatic);
+        assert!(
+            both.contains("eip: 203.0.113.10 → none") && both.contains("public_ip: none → 203.0.113."),
+            "{both}"
+        );
+        let other = changed(TWO_TIER, &TWO_TIER.replace("eip: 203.0.113.20", "eip: 203.0.113.21"));
+        assert_eq!(
+            other,
+            "~ NAT gateway nat-a addresses: eip 203.0.113.20 ip 10.0.1.100 → eip 203.0.113.21 ip 10.0.1.100"
         );
     }
 }

@@ -2,11 +2,11 @@
 
 use std::net::IpAddr;
 
-use localvpc_api::tables::{SourceDestCheck, TrackingTimeouts};
+use localvpc_api::tables::{DEFAULT_MAX_CONNECTIONS, SourceDestCheck, TrackingTimeouts};
 
 use crate::config::decode::Named;
 use crate::config::document::{InstanceSection, NatGatewaySection, TrackingSection};
-use crate::config::values::{Connectivity, Millis, Name};
+use crate::config::values::{Connectivity, Millis, Name, NatStateWord};
 use crate::config::{Span, Spanned};
 
 use super::addresses::{Taken, reserved, usable};
@@ -14,7 +14,10 @@ use super::build::{Lab, Scope, place, texts};
 use super::id::Kind;
 use super::rules::{DEFAULT, group_names};
 use super::vpc::no_internet_gateway;
-use super::{Instance, Namespaces, NatAddress, NatGateway, PublicAddress, PublicAddressKind, Subnet, Vpc};
+use super::{
+    Instance, Namespaces, NatAddress, NatGateway, NatGatewayState, PublicAddress, PublicAddressKind, Subnet,
+    Target, Vpc,
+};
 
 /// Most addresses of a NAT gateway (NATGW-7).
 const MOST_NAT_ADDRESSES: usize = 8;
@@ -28,7 +31,7 @@ const NAT_IDLE_TIMEOUT: Millis = Millis(350_000);
 /// Checks and takes every private address that is written. Automatic ones are given out afterwards.
 pub fn fixed_addresses(scope: &mut Scope<'_>, subnets: &[Subnet], taken: &mut Taken) {
     let section = &scope.vpc.value;
-    for named in section.nat_gateways.iter() {
+    for named in section.nat_gateways.iter().filter(|named| !is_deleted(&named.value)) {
         for ip in named.value.ip.iter() {
             fixed_address(
                 scope,
@@ -65,9 +68,20 @@ pub fn nat_gateways(
     let mut gateways = Vec::new();
     for named in vpc.value.nat_gateways.iter() {
         let subnet = subnet(scope, subnets, &named.value.subnet);
-        let publics = elastic_ips(scope, lab, named);
+        let state = match is_deleted(&named.value) {
+            true => NatGatewayState::Deleted,
+            false => NatGatewayState::Available,
+        };
+        // A deleted gateway has given its addresses back (NATGW-43).
+        let publics = match state {
+            NatGatewayState::Available => elastic_ips(scope, lab, named),
+            NatGatewayState::Deleted => Vec::new(),
+        };
         let Some(subnet) = subnet else { continue };
-        let addresses = nat_addresses(scope, named, subnet, &publics, taken);
+        let addresses = match state {
+            NatGatewayState::Available => nat_addresses(scope, named, subnet, &publics, taken),
+            NatGatewayState::Deleted => Vec::new(),
+        };
         let timeout = named.value.idle_timeout;
         if let Some(timeout) = timeout {
             check_timeout(scope, timeout, "idle_timeout", (NAT_IDLE_TIMEOUT, NAT_IDLE_TIMEOUT));
@@ -79,6 +93,7 @@ pub fn nat_gateways(
             subnet: subnet.name.clone(),
             addresses,
             idle_timeout_ms: timeout.map_or(NAT_IDLE_TIMEOUT, |timeout| timeout.value).0,
+            state,
         });
     }
     gateways
@@ -100,6 +115,7 @@ pub fn instances(
         attach(scope, lab, named, subnet);
         let tracking =
             named.value.tracking.as_ref().map(|tracking| timeouts(scope, tracking)).unwrap_or_default();
+        let max_connections = max_connections(scope, named);
         let public = public_address(scope, lab, named, subnet);
         let Some(subnet) = subnet else { continue };
         let Some(ip) = private_address(scope, named, subnet, taken) else { continue };
@@ -119,6 +135,7 @@ pub fn instances(
             },
             attach: named.value.attach.as_ref().map(|path| path.value.0.clone()),
             tracking,
+            max_connections,
         });
     }
     instances
@@ -138,7 +155,9 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
             scope.errors.warning(route.via.span, message).help(help);
         }
     }
+    warn_about_blackholes(scope, vpc);
     let Some(gateway) = &vpc.internet_gateway else { return };
+    warn_about_private_gateways(scope, vpc);
     let leads_out = |name: &str| vpc.subnet(name).is_none_or(|subnet| vpc.is_public(subnet));
     for named in written.nat_gateways.iter() {
         let Some(nat) = vpc.nat_gateways.iter().find(|nat| nat.name == named.name) else { continue };
@@ -169,6 +188,58 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
             scope.errors.warning(eip.span, message).help(help);
         }
     }
+}
+
+/// A deleted NAT gateway leaves its routes behind (RT-19): that may be what is to be seen, so it is a warning.
+fn warn_about_blackholes(scope: &mut Scope<'_>, vpc: &Vpc) {
+    for named in scope.vpc.value.route_tables.iter() {
+        for route in &named.value.0.routes {
+            let Some(nat) = vpc.nat_gateway(&route.via.value.0) else { continue };
+            if nat.state == NatGatewayState::Deleted {
+                let message = format!(
+                    "the route to {} leads to NAT gateway `{}`, which is deleted: it is a blackhole",
+                    route.to.value, nat.name
+                );
+                let help = "packets that it matches are discarded, and no shorter prefix takes its place.";
+                scope.errors.warning(route.via.span, message).help(help);
+            }
+        }
+    }
+}
+
+/// What comes from a private NAT gateway, the internet gateway drops (NATGW-4).
+fn warn_about_private_gateways(scope: &mut Scope<'_>, vpc: &Vpc) {
+    for named in scope.vpc.value.route_tables.iter() {
+        for route in named.value.0.routes.iter().filter(|route| route.to.value.prefix_len() == 0) {
+            let Some(nat) = vpc.nat_gateway(&route.via.value.0) else { continue };
+            let private = nat.addresses.iter().any(|address| address.public.is_none());
+            let table = vpc.subnet(&nat.subnet).and_then(|subnet| vpc.route_table(&subnet.route_table));
+            let on =
+                table.and_then(|table| table.routes.iter().find(|next| next.destination == route.to.value));
+            if private && on.is_some_and(|on| on.target == Target::InternetGateway) {
+                let message = format!(
+                    "the route to {} leads to NAT gateway `{}`, which is private, and on to the internet gateway, \
+                     which discards what has no public address",
+                    route.to.value, nat.name
+                );
+                let help = format!("give `{}` an `eip` and leave `connectivity: private` out.", nat.name);
+                scope.errors.warning(route.via.span, message).help(help);
+            }
+        }
+    }
+}
+
+fn is_deleted(section: &NatGatewaySection) -> bool {
+    section.state.is_some_and(|state| state.value == NatStateWord::Deleted)
+}
+
+fn max_connections(scope: &mut Scope<'_>, named: &Named<InstanceSection>) -> u32 {
+    let Some(most) = named.value.max_connections else { return DEFAULT_MAX_CONNECTIONS };
+    if most.value == 0 {
+        let help = "no connection could ever be tracked: leave it out, or allow at least one.";
+        scope.errors.error(most.span, "`max_connections` is zero").help(help);
+    }
+    most.value
 }
 
 fn subnet<'s>(scope: &mut Scope<'_>, subnets: &'s [Subnet], word: &Spanned<Name>) -> Option<&'s Subnet> {

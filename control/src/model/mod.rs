@@ -8,8 +8,10 @@ mod addresses;
 mod build;
 pub mod describe;
 mod diff;
+mod expect;
 pub mod id;
 mod instances;
+mod quotas;
 mod routes;
 mod rules;
 pub mod text;
@@ -27,6 +29,7 @@ use localvpc_api::trace::{Direction, Protocol};
 
 use crate::view;
 
+pub use addresses::{not_public, reserved};
 pub use diff::diff;
 
 /// A lab.
@@ -248,6 +251,18 @@ pub struct NatGateway {
     pub addresses: Vec<NatAddress>,
     /// Idle timeout of its leases, in milliseconds.
     pub idle_timeout_ms: u64,
+    /// Whether it exists still.
+    pub state: NatGatewayState,
+}
+
+/// State of a NAT gateway (NATGW-41). Here it has no time in between.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum NatGatewayState {
+    /// It translates.
+    #[default]
+    Available,
+    /// It is gone and has no addresses; routes to it are blackholes (RT-19).
+    Deleted,
 }
 
 /// An address of a NAT gateway.
@@ -286,6 +301,8 @@ pub struct Instance {
     pub attach: Option<PathBuf>,
     /// Idle timeouts of its tracked connections.
     pub tracking: TrackingTimeouts,
+    /// Most connections that it tracks at a time.
+    pub max_connections: u32,
 }
 
 /// A public address of an instance.
@@ -383,6 +400,23 @@ impl Vpc {
     /// A security group by name.
     pub fn security_group(&self, name: &str) -> Option<&SecurityGroup> {
         self.security_groups.iter().find(|group| group.name == name)
+    }
+
+    /// A NAT gateway by name, a deleted one too.
+    pub fn nat_gateway(&self, name: &str) -> Option<&NatGateway> {
+        self.nat_gateways.iter().find(|nat| nat.name == name)
+    }
+
+    /// Whether a route leads to something that is gone (RT-17).
+    pub fn is_blackhole(&self, route: &Route) -> bool {
+        match &route.target {
+            Target::Blackhole => true,
+            Target::NatGateway(name) => {
+                self.nat_gateway(name).is_none_or(|nat| nat.state == NatGatewayState::Deleted)
+            }
+            Target::InternetGateway => self.internet_gateway.is_none(),
+            Target::Local | Target::Instance(_) => false,
+        }
     }
 
     /// Whether a subnet is public: its route table leads to the internet gateway (VPC-20).

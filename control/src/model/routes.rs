@@ -125,18 +125,28 @@ fn target(scope: &mut Scope<'_>, section: &RouteSection) -> Option<Target> {
     if vpc.value.instances.iter().any(|named| named.name == word) {
         return Some(Target::Instance(word.to_owned()));
     }
+    // Its section has another name, which has been said.
+    if ["internet_gateway", "nat_gateways", "instances"].iter().any(|key| scope.errors.has_slip(key)) {
+        return None;
+    }
     let nat_gateways = vpc.value.nat_gateways.iter().map(|named| named.name.as_str());
     let instances = vpc.value.instances.iter().map(|named| named.name.as_str());
     let candidates: Vec<&str> = gateway.into_iter().chain(nat_gateways).chain(instances).collect();
     let help = match nearest(word, candidates.iter().copied().chain(["local", "blackhole"])) {
         Some(near) => format!("did you mean `{near}`?"),
+        // What a file looks like after its NAT gateway was cut out.
+        _ if vpc.value.nat_gateways.is_empty() && !candidates.is_empty() => format!(
+            "in VPC `{}` a route can lead to {}, or `blackhole`; for a NAT gateway that was deleted, keep it with `state: deleted`.",
+            vpc.name,
+            quoted(candidates)
+        ),
         None if candidates.is_empty() => {
             format!("VPC `{}` has no internet gateway, NAT gateway or instance yet: define one.", vpc.name)
         }
         None => format!("in VPC `{}` a route can lead to {}, or `blackhole`.", vpc.name, quoted(candidates)),
     };
     let message = format!("the route leads to `{word}`, which is not defined in VPC `{}`", vpc.name);
-    scope.errors.error(span, message).help(help);
+    scope.errors.error_once(span, message).help(help);
     None
 }
 

@@ -152,7 +152,7 @@ fn sg_traffic(scope: &mut Scope<'_>, section: &SgRuleSection) -> Vec<Traffic> {
         traffic.extend(icmp_traffic(scope, icmp.kind.value.0.kind, icmp.code));
     }
     if let Some(number) = &section.protocol {
-        traffic.push(protocol_traffic(number.value));
+        traffic.push(protocol_traffic(number.value.0));
     }
     let all = section.all.filter(|all| all.value);
     match (all, traffic.is_empty()) {

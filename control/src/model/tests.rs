@@ -1,6 +1,7 @@
 //! Files and what is said about them: every case of bad input, with its line.
 
 use super::*;
+use crate::config::Severity;
 
 /// A VPC with a public and a private subnet; `{more}` is put into it, at line 14.
 fn lab(more: &str) -> String {
@@ -412,7 +413,17 @@ fn names() {
     refuse(&with("igw"), "15:7", "the name `igw` is taken by the internet gateway of VPC `main`");
     let host = "internet: { hosts: { a: { ip: 198.51.100.1 } } }\n";
     refuse(&format!("{}{host}", with("a")), "15:7", "the name `a` is taken by an internet host");
-    refuse("lab: My Lab\n", "1:6", "`My Lab` is not a name");
+    for lab in ["My Lab", "a_b", "a.b", "-a", &"a".repeat(49)] {
+        let said = refuse(&format!("lab: {lab}\n"), "1:6", &format!("`{lab}` is not a name for a lab"));
+        assert!(said.contains("at most 48"), "{said}");
+        assert!(crate::host::RunDir::of(lab).is_err(), "one rule");
+    }
+    refuse(&with("control"), "15:7", "an instance cannot be called `control`");
+    refuse(
+        "lab: x\ninternet: { hosts: { dataplane: { ip: 198.51.100.1 } } }\n",
+        "2:22",
+        "an internet host cannot be called `dataplane`",
+    );
     let twice = format!(
         "{}  other:\n    cidr: 10.0.0.0/16\n    subnets: {{ s: {{ cidr: 10.0.0.0/24 }} }}\n    instances: {{ a: {{ subnet: s }} }}\n",
         with("a")
@@ -436,6 +447,102 @@ fn nat_gateways() {
     assert_eq!(addresses[0].private, IpAddr::from([10, 0, 1, 100]));
     assert_eq!(addresses[1].public, Some(IpAddr::from([203, 0, 113, 9])));
     assert_ne!(addresses[0].private, addresses[1].private);
+}
+
+#[test]
+fn natgw_6_natgw_7_up_to_eight_addresses() {
+    let with = |nat: &str| lab(&format!("    nat_gateways:\n      nat: {nat}\n"));
+    let list = |range: std::ops::Range<u8>, net: &str| {
+        range.map(|n| format!("{net}.{n}")).collect::<Vec<_>>().join(", ")
+    };
+    let eight = format!(
+        "{{ subnet: public, eip: [{}], ip: [{}] }}",
+        list(1..9, "203.0.113"),
+        list(101..109, "10.0.1")
+    );
+    let model = read(&with(&eight));
+    let addresses = &model.vpcs[0].nat_gateways[0].addresses;
+    assert_eq!(addresses.len(), 8);
+    let pair = (IpAddr::from([10, 0, 1, 108]), Some(IpAddr::from([203, 0, 113, 8])));
+    assert_eq!((addresses[7].private, addresses[7].public), pair);
+    let nine = format!("{{ subnet: public, eip: [{}] }}", list(1..10, "203.0.113"));
+    let column = 36 + "203.0.113.1, ".len() * 8;
+    refuse(&with(&nine), &format!("15:{column}"), "NAT gateway `nat` has more than 8 addresses");
+    refuse(
+        &with("{ subnet: public, eip: 203.0.113.1, ip: [10.0.1.101, 10.0.1.102] }"),
+        "15:65",
+        "NAT gateway `nat` has more private addresses than Elastic IPs",
+    );
+    refuse(
+        &with("{ subnet: public, eip: [203.0.113.1, 203.0.113.1] }"),
+        "15:49",
+        "203.0.113.1 is taken by NAT gateway `nat`",
+    );
+    let private = read(&with(&format!(
+        "{{ subnet: public, connectivity: private, ip: [{}] }}",
+        list(101..109, "10.0.1")
+    )));
+    assert_eq!(private.vpcs[0].nat_gateways[0].addresses.len(), 8);
+    let said = refuse(
+        &with("{ subnet: public, eips: [203.0.113.1] }"),
+        "15:30",
+        "unknown key `eips` in a NAT gateway",
+    );
+    assert!(said.contains("did you mean `eip`?"), "{said}");
+}
+
+#[test]
+fn natgw_4_a_private_gateway_before_the_internet_gateway_is_a_warning() {
+    let text = lab("    nat_gateways:\n      nat: { subnet: public, connectivity: private }\n")
+        .replace("{ cidr: 10.0.2.0/24 }", "{ cidr: 10.0.2.0/24, route_table: in }")
+        .replace("via: igw } ]\n", "via: igw } ]\n      in: [ { to: 0.0.0.0/0, via: nat } ]\n");
+    warn(
+        &text,
+        "11:35",
+        "the route to 0.0.0.0/0 leads to NAT gateway `nat`, which is private, and on to the internet gateway",
+    );
+}
+
+#[test]
+fn rt_19_natgw_43_a_deleted_nat_gateway() {
+    let text = lab("    nat_gateways:
+      old: { subnet: public, eip: 203.0.113.9, ip: 10.0.1.100, state: deleted }
+      new: { subnet: public, eip: 203.0.113.9, ip: 10.0.1.100 }
+")
+    .replace("{ cidr: 10.0.2.0/24 }", "{ cidr: 10.0.2.0/24, route_table: in }")
+    .replace("via: igw } ]\n", "via: igw } ]\n      in: [ { to: 0.0.0.0/0, via: old } ]\n");
+    let message = "the route to 0.0.0.0/0 leads to NAT gateway `old`, which is deleted: it is a blackhole";
+    let model = warn(&text, "11:35", message);
+    let vpc = &model.vpcs[0];
+    let [old, new] = vpc.nat_gateways.as_slice() else { panic!() };
+    assert_eq!(
+        (old.state, old.addresses.len()),
+        (NatGatewayState::Deleted, 0),
+        "its addresses are free again"
+    );
+    assert_eq!((new.state, new.addresses.len()), (NatGatewayState::Available, 1));
+    let route = vpc.route_table("in").unwrap().routes.last().unwrap();
+    assert!(vpc.is_blackhole(route));
+    assert_eq!(text::route(vpc, route), "0.0.0.0/0 → old (deleted)");
+    let gateways =
+        || lab("    nat_gateways:\n      nat: { subnet: nowhere, eip: 1.2.3.4, state: deleted }\n");
+    refuse(&gateways(), "15:22", "subnet `nowhere` is not defined");
+    refuse(&gateways().replace("deleted", "gone"), "15:52", "`gone` is not a state of a NAT gateway");
+    let cut = lab("").replace("via: igw }", "via: igw }, { to: 10.9.0.0/16, via: egress }");
+    let said = refuse(&cut, "10:67", "the route leads to `egress`, which is not defined in VPC `main`");
+    assert!(said.contains("for a NAT gateway that was deleted, keep it with `state: deleted`."), "{said}");
+}
+
+#[test]
+fn sg_39_most_connections_of_an_instance() {
+    let with = |more: &str| {
+        lab(&format!("    instances:\n      a: {{ subnet: public, max_connections: {more} }}\n"))
+    };
+    assert_eq!(read(&with("76957")).vpcs[0].instances[0].max_connections, 76_957);
+    assert_eq!(read(&with("~")).vpcs[0].instances[0].max_connections, 262_144);
+    refuse(&with("0"), "15:45", "`max_connections` is zero");
+    refuse(&with("-1"), "15:45", "`-1` is not a number");
+    refuse(&with("lots"), "15:45", "`lots` is not a number");
 }
 
 #[test]
@@ -531,8 +638,58 @@ fn attached_namespaces() {
         "16:36",
         "instance `a` attaches to this namespace already",
     );
+    let own = format!("{}      b: {{ subnet: public }}\n", with("bad-b"));
+    refuse(&own, "15:36", "instance `a` attaches to the namespace that this lab makes for `b`");
+    refuse(
+        &with("bad-internet"),
+        "15:36",
+        "instance `a` attaches to the namespace that this lab makes for `internet`",
+    );
+    read(&with("bad-a"));
     let shared = with("box").replace("route_table: out", "route_table: out, namespace: shared");
     refuse(&shared, "15:36", "instance `a` is in a shared subnet, so it has no namespace to attach");
+}
+
+#[test]
+fn expectations_name_what_exists() {
+    let with = |from: &str, to: &str, more: &str| {
+        let expect = format!("{{ from: {from}, to: {to}, protocol: tcp, port: 80, reachable: false{more} }}");
+        lab(&format!(
+            "    nat_gateways: {{ nat: {{ subnet: public, eip: 203.0.113.9 }} }}\n    instances:\n      app: {{ subnet: public }}\ninternet: {{ hosts: {{ h: {{ ip: 198.51.100.1 }} }} }}\nexpect:\n  - {expect}\n"
+        ))
+    };
+    for (from, to, more) in [
+        ("app", "h", ", via: [nat, igw], because: NO_ROUTE_TO_DESTINATION"),
+        ("internet", "main/app", ""),
+        ("10.0.1.9", "nat", ""),
+    ] {
+        let (_, notes) =
+            Model::read("bad.yaml", &with(from, to, more)).unwrap_or_else(|errors| panic!("{errors}"));
+        assert_eq!(
+            notes.rendered(),
+            ["note: what the file expects (`expect:`) is kept, but not checked yet"]
+        );
+    }
+    let said =
+        refuse(&with("ap", "h", ""), "19:13", "the file expects something of `ap`, which is not in it");
+    assert!(said.ends_with("help: did you mean `app`?"), "{said}");
+    refuse(&with("app", "nowhere", ""), "19:22", "the file expects something of `nowhere`");
+    refuse(&with("nat", "h", ""), "19:13", "NAT gateway `nat` sends nothing of its own");
+    refuse(&with("app", "h", ", via: iwg"), "19:73", "the file expects something of `iwg`");
+    let because = with("app", "h", ", because: NO_ROUTE_TO_DESTINATON");
+    let said = refuse(&because, "19:77", "`NO_ROUTE_TO_DESTINATON` is not the code of a reason");
+    assert!(said.ends_with("help: did you mean `NO_ROUTE_TO_DESTINATION`?"), "{said}");
+}
+
+#[test]
+fn the_same_warning_is_shown_once() {
+    let text = lab("    instances:\n      fw: { subnet: public }\n").replace(
+        "via: igw } ]",
+        "via: igw }, { to: 192.168.0.0/16, via: fw }, { to: 172.16.0.0/16, via: fw } ]",
+    );
+    let (_, warnings) = Model::read("bad.yaml", &text).unwrap();
+    let [one] = &warnings.rendered()[..] else { panic!("{}", warnings.render()) };
+    assert!(one.contains("note: the same in one more place"), "{one}");
 }
 
 #[test]
@@ -543,7 +700,7 @@ fn the_labs_in_configs_are_without_warnings() {
         ("shared.yaml", include_str!("../../../configs/shared.yaml")),
     ] {
         let (model, warnings) = Model::read(path, text).unwrap_or_else(|errors| panic!("{errors}"));
-        assert!(warnings.is_empty(), "{}", warnings.render());
+        assert!(warnings.list().iter().all(|one| one.severity == Severity::Note), "{}", warnings.render());
         assert_eq!(format!("{}.yaml", model.lab), path);
         assert!(!model.expectations.is_empty());
     }

@@ -51,9 +51,11 @@ pub fn peer(peer: &Peer) -> String {
     }
 }
 
-/// `0.0.0.0/0 → nat-a`.
+/// `0.0.0.0/0 → nat-a`; `0.0.0.0/0 → nat-a (deleted)` for a target that is gone.
 pub fn route(vpc: &Vpc, route: &Route) -> String {
-    format!("{} → {}", route.destination, target(vpc, &route.target))
+    let gone = matches!(route.target, Target::NatGateway(_)) && vpc.is_blackhole(route);
+    let gone = if gone { " (deleted)" } else { "" };
+    format!("{} → {}{gone}", route.destination, target(vpc, &route.target))
 }
 
 /// The word that a file has after `via:`.
@@ -71,5 +73,54 @@ fn port_range(range: PortRange) -> String {
         PortRange::ALL => "all".into(),
         PortRange { from, to } if from == to => from.to_string(),
         PortRange { from, to } => format!("{from}-{to}"),
+    }
+}
+
+/// A sentence without the fact ids in parentheses that our own documentation has: `(NATGW-9)`.
+pub fn without_facts(sentence: &str) -> String {
+    let is_fact = |id: &str| {
+        id.split_once('-').is_some_and(|(area, number)| {
+            !area.is_empty()
+                && area.bytes().all(|byte| byte.is_ascii_uppercase())
+                && !number.is_empty()
+                && number.bytes().all(|byte| byte.is_ascii_digit())
+        })
+    };
+    let mut out = String::new();
+    let mut rest = sentence;
+    while let Some((before, after)) = rest.split_once(" (") {
+        match after.split_once(')') {
+            Some((ids, end)) if ids.split(", ").all(is_fact) => {
+                out += before;
+                rest = end;
+            }
+            _ => {
+                out += before;
+                out += " (";
+                rest = after;
+            }
+        }
+    }
+    out + rest
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn facts_are_for_us() {
+        for (ours, theirs) in [
+            ("No port is left (NATGW-12, NATGW-15).", "No port is left."),
+            ("Nothing in (NATGW-18), and no ping (NATGW-19).", "Nothing in, and no ping."),
+            ("It is not IPv4 (IPv6 is not carried yet).", "It is not IPv4 (IPv6 is not carried yet)."),
+            ("The checksum is wrong (RFC 1812 §5.2.2).", "The checksum is wrong (RFC 1812 §5.2.2)."),
+        ] {
+            assert_eq!(without_facts(ours), theirs);
+        }
+        for reason in localvpc_api::DiscardReason::ALL {
+            let shown = without_facts(reason.explanation());
+            assert!(!shown.contains("W-") && !shown.contains("T-1") && shown.ends_with('.'), "{shown}");
+        }
     }
 }

@@ -1,20 +1,16 @@
 //! What a `kill -9` leaves, and who puts it in order.
 
-use std::process::Command;
-
+use localvpc::host::proc::ProcessId;
 use rustix::process::Signal;
 
 use crate::harness::command::signal_process;
-use crate::harness::{Lab, Running, TWO_TIER, echoes, edit, leftovers, wait};
+use crate::harness::{Lab, Netns, Running, TWO_TIER, echoes, edit, leftovers, wait};
 
-fn is_gone(pid: u32) -> bool {
-    // A zombie has an empty command line.
-    std::fs::read(format!("/proc/{pid}/cmdline")).map_or(true, |line| line.is_empty())
-}
-
+/// Kills a process, and waits until it has closed whatever it had open.
 fn kill(pid: u32) {
+    let process = ProcessId::of(pid).unwrap_or_else(|| panic!("process {pid} should run"));
     signal_process(pid, Signal::KILL);
-    wait::until("a killed process to end", || is_gone(pid).then_some(()));
+    wait::until("a killed process to end", || (!process.is_alive()).then_some(()));
 }
 
 #[test]
@@ -77,9 +73,23 @@ fn after_both_are_killed_down_cleans_up() {
     kill(status.control_pid);
     kill(status.dataplane.as_ref().expect("it runs").pid);
     let commands = status.instances.iter().flat_map(|it| &it.processes).filter_map(|it| it.pid);
-    assert!(commands.clone().count() == 3 && commands.clone().all(|pid| !is_gone(pid)), "{status:?}");
+    assert!(
+        commands.clone().count() == 3 && commands.clone().all(|pid| ProcessId::of(pid).is_some()),
+        "{status:?}"
+    );
     assert_eq!(leftovers::namespaces(&lab.name).len(), 4);
     lab.down();
+}
+
+#[test]
+fn down_right_after_a_kill_cleans_up_too() {
+    for _ in 0..3 {
+        let Some(mut lab) = Lab::up(TWO_TIER) else { return };
+        lab.expect_errors = true;
+        // Its sockets may still be open.
+        signal_process(lab.status().control_pid, Signal::KILL);
+        lab.down();
+    }
 }
 
 #[test]
@@ -95,19 +105,50 @@ fn after_both_are_killed_up_starts_again() {
     lab.down();
 }
 
+/// A lab whose control was killed in the middle of its first `up`, at the moment described.
+fn killed_in_the_middle(is_moment: impl Fn(&Lab) -> bool) -> Option<Lab> {
+    let mut lab = Lab::new()?;
+    lab.expect_errors = true;
+    let file = lab.write(TWO_TIER);
+    let up = Running::start(&mut lab.command(&["up", &file]));
+    wait::until("the moment", || is_moment(&lab).then_some(()));
+    for pid in controls(&lab) {
+        kill(pid);
+    }
+    up.end();
+    Some(lab)
+}
+
+/// Right after the first namespace has appeared, after each later one, and after the first command has started.
+fn moments() -> impl Iterator<Item = Box<dyn Fn(&Lab) -> bool>> {
+    let namespaces = (1..=4).map(|number| -> Box<dyn Fn(&Lab) -> bool> {
+        Box::new(move |lab| leftovers::namespaces(&lab.name).len() >= number)
+    });
+    namespaces.chain([Box::new(|lab: &Lab| {
+        let mark = format!("LOCALVPC_OWNER={}:", lab.name);
+        leftovers::processes(lab.run_dir()).iter().any(|pid| {
+            std::fs::read(format!("/proc/{pid}/environ"))
+                .is_ok_and(|environ| String::from_utf8_lossy(&environ).contains(&mark))
+        })
+    }) as Box<dyn Fn(&Lab) -> bool>])
+}
+
 #[test]
 fn a_control_killed_in_the_middle_of_up_leaves_nothing_that_down_cannot_remove() {
-    // At several moments: right after the first namespace has appeared, and after later ones.
-    for namespaces in 1..=4 {
-        let Some(mut lab) = Lab::new() else { return };
-        lab.expect_errors = true;
-        let file = lab.write(TWO_TIER);
-        let up = Running::start(&mut lab.command(&["up", &file]));
-        wait::until("namespaces", || (leftovers::namespaces(&lab.name).len() >= namespaces).then_some(()));
-        for pid in controls(&lab) {
-            kill(pid);
-        }
-        up.end();
+    for moment in moments() {
+        let Some(lab) = killed_in_the_middle(moment) else { return };
+        lab.down();
+    }
+}
+
+#[test]
+fn after_a_control_was_killed_in_the_middle_of_up_the_next_up_completes_it() {
+    for moment in moments() {
+        let Some(lab) = killed_in_the_middle(moment) else { return };
+        lab.apply(TWO_TIER).ok();
+        lab.wait_for_servers();
+        assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
+        assert!(lab.curl("internet", "http://203.0.113.10/").starts_with("you are 198.51.100.10:"));
         lab.down();
     }
 }
@@ -125,24 +166,9 @@ fn controls(lab: &Lab) -> Vec<u32> {
 fn down_leaves_alone_what_the_lab_did_not_make() {
     let Some(lab) = Lab::up(TWO_TIER) else { return };
     // As if somebody had made a namespace whose name looks like ours.
-    let foreign = Netns::add(&format!("{}x", lab.name));
-    lab.down();
-    assert!(std::path::Path::new("/run/netns").join(&foreign.0).exists());
-}
-
-/// A namespace made with `ip netns add`, removed when dropped.
-struct Netns(String);
-
-impl Netns {
-    fn add(name: &str) -> Self {
-        let status = Command::new("ip").args(["netns", "add", name]).status();
-        assert!(status.is_ok_and(|status| status.success()), "ip netns add {name}");
-        Self(name.to_owned())
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "delete", &self.0]).status();
-    }
+    let foreign = Netns::add(lab.netns("foreign"));
+    lab.localvpc(&["down"]).ok();
+    assert!(foreign.exists());
+    drop(foreign);
+    lab.nothing_is_left();
 }

@@ -7,15 +7,18 @@
 mod harness;
 
 mod changes;
+mod configs;
 mod crashes;
 mod differential;
 mod load;
 mod mtu;
 mod namespaces;
+mod nat_gateways;
 mod network_acls;
 mod readme;
 mod routing;
 mod security_groups;
 mod source_check;
+mod transport;
 mod verbs;
 mod walks;

@@ -1,9 +1,6 @@
 //! 9001 bytes inside a VPC, 1500 towards the internet: MTU-1, MTU-2, MTU-3, IGW-12, WALK-13.
 
-use std::net::UdpSocket;
-
-use crate::harness::wait::PATIENCE;
-use crate::harness::{Lab, TWO_TIER, edit};
+use crate::harness::{Lab, TWO_TIER};
 
 #[test]
 fn mtu_3_what_is_too_big_for_the_internet_is_answered_with_its_mtu() {
@@ -26,86 +23,19 @@ fn mtu_1_inside_a_vpc_9001_bytes_pass_and_not_one_more() {
     assert!(done.stderr.contains("mtu=9001") || done.stdout.contains("mtu=9001"), "{done}");
 }
 
-/// Anybody may talk to the server, on any protocol.
-const OPEN: &str = "
-lab: open
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, eip: 203.0.113.20 }
-    security_groups:
-      open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
-    instances:
-      web: { subnet: public, ip: 10.0.1.10, eip: 203.0.113.10, security_groups: open, run: localvpc serve 80 }
-      app: { subnet: private, ip: 10.0.2.20, security_groups: open }
-internet:
-  hosts:
-    example: { ip: 198.51.100.10, run: localvpc serve 80 }
-";
-
 #[test]
-fn bulk_tcp_crosses_from_9001_to_1500_and_back() {
-    let Some(lab) = Lab::up(OPEN) else { return };
-    let megabytes = 20 << 20;
-    for (who, url) in [
-        ("app", "http://198.51.100.10"),
-        ("web", "http://198.51.100.10"),
-        ("internet", "http://203.0.113.10"),
-        ("app", "http://10.0.1.10"),
-    ] {
-        let body = lab.exec(
-            who,
-            &format!("curl -sS --max-time 30 -o /dev/null -w %{{size_download}} {url}/bytes/{megabytes}"),
-        );
-        assert_eq!(body.ok().stdout, megabytes.to_string(), "{who} from {url}");
-    }
+fn igw_12_what_is_larger_and_may_be_cut_passes_in_fragments() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    // Cut by the dataplane; the answer is cut by the kernel.
+    lab.exec("web", "ping -n -M dont -s 3000 -c 1 -W 10 198.51.100.10").ok();
+    // Cut by the kernel, and again by the dataplane.
+    lab.exec("web", "ping -n -M dont -s 20000 -c 1 -W 10 198.51.100.10").ok();
 }
 
 #[test]
-fn udp_passes_between_subnets_and_through_the_nat_gateway() {
-    let Some(lab) = Lab::up(OPEN) else { return };
-    let bind = |who: &str, address: &str| {
-        let socket = lab.inside(who, || UdpSocket::bind(address)).expect("an address of the namespace");
-        socket.set_read_timeout(Some(PATIENCE)).expect("a time");
-        socket
-    };
-    let app = bind("app", "10.0.2.20:0");
-    let mut buffer = [0; 10_000];
-    for (who, address, size) in [("web", "10.0.1.10:9000", 8_900), ("internet", "198.51.100.10:9000", 1_400)]
-    {
-        let server = bind(who, address);
-        let payload: Vec<u8> = (0..size).map(|at| at as u8).collect();
-        app.send_to(&payload, address).expect("it can be sent");
-        let (length, from) = server.recv_from(&mut buffer).expect("it arrives");
-        assert_eq!(buffer[..length], payload);
-        let expected = if who == "internet" { "203.0.113.20" } else { "10.0.2.20" };
-        assert_eq!(from.ip().to_string(), expected);
-        server.send_to(&payload, from).expect("it can be answered");
-        let (length, from) = app.recv_from(&mut buffer).expect("the answer arrives");
-        assert_eq!((&buffer[..length], from.to_string()), (&payload[..], address.to_owned()));
-    }
-}
-
-#[test]
-fn udp_larger_than_the_internet_takes_is_told_so() {
-    let Some(lab) = Lab::up(&edit(OPEN, "run: localvpc serve 80 }\n      app", "}\n      app")) else {
-        return;
-    };
-    lab.discards("FRAGMENTATION_NEEDED", || {
-        let error = lab.inside("web", || {
-            let socket = UdpSocket::bind("10.0.1.10:0").expect("an address of the namespace");
-            socket.connect("198.51.100.10:9000").expect("a route");
-            // The kernel sets DF; the answer makes a later send fail.
-            crate::harness::wait::until("EMSGSIZE", || socket.send(&[0; 3_000]).err())
-        });
-        assert_eq!(error.raw_os_error(), Some(libc::EMSGSIZE), "{error}");
-    });
+fn options_and_multicast_are_discarded_and_counted() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    lab.ping_is_cut("web", "-R 198.51.100.10", "IP_OPTIONS");
+    // VPC-30.
+    lab.ping_is_cut("web", "224.0.0.1", "NOT_UNICAST");
 }

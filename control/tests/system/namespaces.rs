@@ -1,12 +1,12 @@
 //! Shared and attached namespaces, and names in all of them.
 
-use std::path::Path;
+use std::process::Command;
 
 use localvpc::view::Named;
 use localvpc_api::report::LinkCounters;
 
 use crate::harness::command::run_line;
-use crate::harness::{Lab, TWO_TIER, edit, wait};
+use crate::harness::{Lab, Netns, Running, TWO_TIER, edit, wait};
 
 const SHARED: &str = include_str!("../../../configs/shared.yaml");
 
@@ -21,6 +21,16 @@ fn a_shared_namespace_holds_the_instances_of_its_subnet() {
     // An ENI is only its source address here: exec refuses to let one instance speak as another.
     let refused = lab.exec("worker-2", "curl -sS --max-time 5 http://store/").exits(1);
     assert!(refused.stderr.contains("10.20.1.11") && refused.stderr.contains("10.20.1.12"), "{refused}");
+    assert!(
+        refused.stderr.contains("shares namespace") && refused.stderr.contains("--any-address"),
+        "{refused}"
+    );
+    let anyway =
+        lab.localvpc(&["exec", "--any-address", "worker-2", "--", "curl", "-sS", "http://store/"]).ok();
+    assert!(anyway.stdout.starts_with("you are 10.20.1.11:"), "{anyway}");
+    let shell = lab.localvpc(&["shell", "worker-2"]).ok();
+    assert!(shell.stderr.starts_with("note: worker-2 shares namespace"), "{shell}");
+    assert_eq!(shell.stderr.lines().count(), 1, "{shell}");
     assert!(lab.curl("worker-2", "--interface 10.20.1.12 http://store/").starts_with("you are 10.20.1.12:"));
     // The same namespace, another security group.
     lab.curl_is_cut("stranger", "--interface 10.20.1.13 http://store/", "ENI_SG_RULES_MISMATCH");
@@ -35,32 +45,6 @@ fn a_shared_namespace_holds_the_instances_of_its_subnet() {
     assert_eq!(reads(&lab.counters().links), before);
 }
 
-/// A namespace that the test has made, removed when dropped.
-struct Netns(String);
-
-impl Netns {
-    fn add(name: String) -> Self {
-        run_line(&format!("ip netns add {name}")).ok();
-        Self(name)
-    }
-
-    fn ip(&self, line: &str) -> String {
-        run_line(&format!("ip -n {} {line}", self.0)).ok().stdout
-    }
-
-    fn exists(&self) -> bool {
-        Path::new("/run/netns").join(&self.0).exists()
-    }
-}
-
-impl Drop for Netns {
-    fn drop(&mut self) {
-        if self.exists() {
-            run_line(&format!("ip netns delete {}", self.0));
-        }
-    }
-}
-
 /// app is in a namespace that exists already.
 fn attached(to: &str) -> String {
     edit(
@@ -73,45 +57,66 @@ fn attached(to: &str) -> String {
 #[test]
 fn an_attached_namespace_keeps_its_default_route_and_is_left_as_it_was() {
     let Some(lab) = Lab::new() else { return };
-    let box_ = Netns::add(format!("b{}", lab.name));
-    box_.ip("tuntap add name own mode tun");
-    box_.ip("address add 192.0.2.2/24 dev own");
-    box_.ip("link set own up");
-    box_.ip("route add default via 192.0.2.1");
-    let (routes, links) = (box_.ip("-4 route show"), box_.ip("-o link show"));
+    let theirs = Netns::add(format!("of-{}", lab.name));
+    theirs.ip("tuntap add name own mode tun");
+    theirs.ip("address add 192.0.2.2/24 dev own");
+    theirs.ip("link set own up");
+    theirs.ip("route add default via 192.0.2.1");
+    let (routes, links) = (theirs.ip("-4 route show"), theirs.ip("-o link show"));
 
-    lab.apply(&attached(&box_.0)).ok();
+    lab.apply(&attached(&theirs.name)).ok();
     lab.wait_for_servers();
-    let default = box_.ip("-4 route show default");
+    let default = theirs.ip("-4 route show default");
     assert_eq!(default.trim(), "default via 192.0.2.1 dev own linkdown", "never replaced");
     // Its own default route goes with a source address of its own: exec makes sure that app is meant.
-    lab.exec("app", "curl http://10.0.2.30:5432/").exits(1);
+    let refused = lab.exec("app", "curl http://10.0.2.30:5432/").exits(1);
+    assert!(refused.stderr.contains("app is attached to"), "{refused}");
     let curl = "--interface 10.0.2.20 http://";
     assert!(lab.curl("app", &format!("{curl}10.0.2.30:5432/")).starts_with("you are 10.0.2.20:"));
     assert!(lab.curl("app", &format!("{curl}db:5432/")).starts_with("you are 10.0.2.20:"), "names too");
 
     lab.down();
-    assert_eq!((box_.ip("-4 route show"), box_.ip("-o link show")), (routes, links), "as it was");
+    assert_eq!((theirs.ip("-4 route show"), theirs.ip("-o link show")), (routes, links), "as it was");
 }
 
 #[test]
 fn an_attached_namespace_without_a_default_route_gets_one_and_may_end() {
     let Some(lab) = Lab::new() else { return };
-    let box_ = Netns::add(format!("b{}", lab.name));
-    box_.ip("link set lo up");
-    lab.apply(&attached(&box_.0)).ok();
+    let theirs = Netns::add(format!("of-{}", lab.name));
+    theirs.ip("link set lo up");
+    lab.apply(&attached(&theirs.name)).ok();
     lab.wait_for_servers();
     assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
     let links = || lab.status().dataplane.map(|it| it.links.len());
     assert_eq!(links(), Some(4));
 
     // An open TUN keeps a deleted namespace alive: control watches for its end, and lets go.
-    run_line(&format!("ip netns delete {}", box_.0)).ok();
+    run_line(&format!("ip netns delete {}", theirs.name)).ok();
     wait::until("the link to be let go", || (links() == Some(3)).then_some(()));
     assert!(
         lab.curl("internet", "http://203.0.113.10/").starts_with("you are 198.51.100.10:"),
         "the rest goes on"
     );
+    lab.down();
+}
+
+#[test]
+fn the_namespace_of_a_process_is_attached_until_the_process_ends() {
+    let Some(lab) = Lab::new() else { return };
+    let container = Running::start(Command::new("unshare").args(["--net", "sleep", "600"]));
+    let path = format!("/proc/{}/ns/net", container.pid());
+    let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+    wait::until("unshare", || std::fs::read_link(&path).ok().filter(|other| *other != own));
+    lab.apply(&attached(&path)).ok();
+    lab.wait_for_servers();
+    assert!(lab.curl("app", "http://example/").starts_with("you are 203.0.113.20:"), "names too");
+    assert_eq!(
+        lab.status().instances.iter().find(|it| it.name == "app").map(|it| it.namespace.clone()),
+        Some(path)
+    );
+
+    drop(container);
+    wait::until("the link to be let go", || lab.status().dataplane.filter(|it| it.links.len() == 3));
     lab.down();
 }
 

@@ -99,3 +99,40 @@ fn vpcs_with_the_same_addresses_meet_only_by_their_elastic_ips() {
     lab.exec("right", "ping -n -c 1 -W 10 10.0.1.20").ok();
     lab.ping_is_cut("left", "10.0.1.20", "NO_POSSIBLE_DESTINATION");
 }
+
+#[test]
+fn igw_8_private_addresses_do_not_cross_an_internet_gateway() {
+    let Some(lab) = Lab::up(TABLES) else { return };
+    lab.curl_is_cut("two", "http://192.168.1.1/", "IGW_DESTINATION_ADDRESS_NOT_IN_RFC1918_EGRESS");
+    lab.curl_is_cut("two", "http://100.64.1.1/", "IGW_DESTINATION_ADDRESS_NOT_IN_RFC6598_EGRESS");
+    lab.exec("internet", "ip address add 192.168.1.1/32 dev inet0").ok();
+    lab.ping_is_cut("internet", "-I 192.168.1.1 203.0.113.11", "IGW_SOURCE_ADDRESS_NOT_IN_RFC1918_INGRESS");
+    // A public address that nobody has.
+    lab.curl_is_cut("two", "http://198.51.100.99/", "INTERNET_HOST_UNKNOWN");
+    lab.curl_is_cut("internet", "http://203.0.113.99/", "IGW_PRIVATE_IP_ASSOCIATION_FOR_INGRESS");
+}
+
+#[test]
+fn an_automatic_public_address_works_like_an_elastic_one() {
+    let two = "ip: 10.0.2.10, eip: 203.0.113.11,";
+    let Some(lab) = Lab::up(&edit(TABLES, two, "ip: 10.0.2.10, public_ip: true,")) else { return };
+    let status = lab.status();
+    let public = status.instances.iter().find(|it| it.name == "two").and_then(|it| it.public_ip);
+    let public = public.expect("a public address").to_string();
+    assert!(public.starts_with("203.0.113."), "{public}");
+    assert!(lab.curl("two", "http://198.51.100.10/").starts_with(&format!("you are {public}:")));
+}
+
+#[test]
+fn two_labs_with_the_same_addresses_run_side_by_side() {
+    let (Some(one), Some(other)) = (Lab::up(PEERS), Lab::up(PEERS)) else { return };
+    for lab in [&one, &other] {
+        assert!(lab.curl("left", "http://203.0.113.12/").starts_with("you are 203.0.113.11:"));
+    }
+    let carried = |lab: &Lab| lab.counters().enis.iter().map(|it| it.row.sent.packets).sum::<u64>();
+    let before = carried(&other);
+    one.curl("left", "http://203.0.113.12/");
+    assert_eq!(carried(&other), before, "what one carries the other does not see");
+    one.down();
+    assert!(other.curl("right", "http://203.0.113.11/").starts_with("you are 203.0.113.12:"));
+}

@@ -107,6 +107,30 @@ fn sg_32_sg_33_a_removed_rule_cuts_untracked_connections_at_once() {
 }
 
 #[test]
+fn sg_39_an_instance_at_its_limit_takes_no_new_connection() {
+    let limited = edit(
+        ECHOES,
+        "ip: 10.0.1.30, security_groups: [db],",
+        "ip: 10.0.1.30, max_connections: 2, security_groups: [db],",
+    );
+    let Some(lab) = Lab::up(&limited) else { return };
+    let mut open: Vec<_> = (0..2).map(|_| lab.connect("app", "10.0.1.30:5432")).collect();
+    open.iter_mut().for_each(echoes);
+    lab.connect_is_cut("app", "10.0.1.30:5432", "CONNTRACK_ALLOWANCE_EXCEEDED");
+    let counters = lab.counters();
+    let db = &counters.enis.iter().find(|eni| eni.name == "db").expect("an ENI of the lab").row;
+    assert_eq!(db.conntrack_allowance_available, 0);
+    assert!(db.conntrack_allowance_exceeded > 0, "{db:?}");
+    assert_eq!(lab.explain("app db tcp/5432", 1)["code"], "CONNTRACK_ALLOWANCE_EXCEEDED");
+    open.iter_mut().for_each(echoes);
+
+    // A larger limit is in force at once, and cuts nothing.
+    lab.apply(ECHOES).ok();
+    echoes(&mut lab.connect("app", "10.0.1.30:5432"));
+    open.iter_mut().for_each(echoes);
+}
+
+#[test]
 fn sg_36_without_the_way_out_for_everybody_the_same_rule_is_tracked() {
     let narrow = "          - { tcp: 80, from: 0.0.0.0/0 }\n        outbound: []";
     let with_state = edit(ECHOES, "          - { tcp: 80, from: 0.0.0.0/0 }", narrow);

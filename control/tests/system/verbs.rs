@@ -1,9 +1,10 @@
 //! The verbs, on a lab that is up.
 
 use localvpc::view::CountersView;
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::{Lab, TWO_TIER};
+use crate::harness::{Lab, Running, TWO_TIER, edit, wait};
 
 #[test]
 fn exec_is_the_command() {
@@ -99,10 +100,38 @@ fn every_verb_that_shows_something_has_json() {
 }
 
 #[test]
-fn run_commands_keep_their_output() {
-    let Some(lab) = Lab::up(TWO_TIER) else { return };
-    let done = lab.localvpc(&["logs", "web"]).ok();
-    assert!(done.stdout.contains("listening on 10.0.1.10:80"), "{done}");
+fn run_commands_keep_their_output_and_tell_how_they_ended() {
+    let two = "security_groups: [app] }";
+    let commands = "security_groups: [app], run: [\"echo hello; exit 3\", \"kill -9 $$\", no-such-command] }";
+    let Some(lab) = Lab::new() else { return };
+    lab.apply(&edit(TWO_TIER, two, commands)).ok();
+    let app = wait::until("the commands to end", || {
+        let app = lab.status().instances.into_iter().find(|it| it.name == "app")?;
+        app.processes.iter().all(|it| it.ended.is_some()).then_some(app)
+    });
+    let ends: Vec<&str> = app.processes.iter().filter_map(|it| it.ended.as_deref()).collect();
+    assert_eq!(ends, ["exit status 3", "signal 9", "exit status 127"], "{:?}", app.processes);
+    let log = lab.localvpc(&["logs", "app"]).ok();
+    assert!(log.stdout.contains("hello") && log.stdout.contains("no-such-command"), "{log}");
+    wait::until("web's log", || {
+        lab.localvpc(&["logs", "web"]).stdout.contains("listening on 10.0.1.10:80").then_some(())
+    });
+}
+
+#[test]
+fn up_in_the_foreground_ends_with_the_lab_and_sigterm_takes_it_down() {
+    for signal in [Signal::TERM, Signal::INT] {
+        let Some(lab) = Lab::new() else { return };
+        let file = lab.write(TWO_TIER);
+        let up = Running::start(&mut lab.command(&["up", &file, "--foreground"]));
+        wait::until("the lab", || (lab.localvpc(&["status"]).code == 0).then_some(()));
+        wait::until("its instances", || (lab.status().instances.len() == 4).then_some(()));
+        lab.wait_for_servers();
+        lab.curl("app", "http://198.51.100.10/");
+        up.signal(signal);
+        up.end().ok();
+        lab.nothing_is_left();
+    }
 }
 
 #[test]

@@ -47,8 +47,12 @@ reasons! {
     WrongIpChecksum = "WRONG_IP_CHECKSUM";
     /// The packet carries IP options, source routing included; they are not carried.
     IpOptions = "IP_OPTIONS";
-    /// The packet is a fragment; fragments are not carried yet.
-    Fragment = "FRAGMENT_NOT_SUPPORTED";
+    /// The fragment is malformed: without data, not a multiple of 8 bytes though more follow, or part of an ICMP error, whose quote nobody could check.
+    MalformedFragment = "FRAGMENT_MALFORMED";
+    /// The fragment ends beyond the 65,535 bytes of the largest datagram.
+    OversizedFragment = "FRAGMENT_BEYOND_65535";
+    /// The first fragment does not hold the whole transport header, or a later one begins within it (RFC 1858, RFC 3128).
+    TinyFragment = "FRAGMENT_TINY";
     /// The TCP, UDP or ICMP header is malformed.
     MalformedTransportHeader = "MALFORMED_TRANSPORT_HEADER";
     /// The ICMP checksum is wrong (RFC 5508 REQ-3).
@@ -61,6 +65,12 @@ reasons! {
     NotUnicast = "NOT_UNICAST";
     /// The source/destination check of the ENI rejects the packet: it is not from, or not to, one of its addresses (ENI-4).
     SourceDestCheck = "ENI_SOURCE_DEST_CHECK_RESTRICTION";
+    /// The fragment overlaps or contradicts another one of its datagram, all of which is discarded from here on (RFC 1858, RFC 5722).
+    FragmentOverlap = "FRAGMENT_OVERLAP";
+    /// The first fragment of the datagram, which says where the others go, did not come in time.
+    FragmentTimeout = "FRAGMENT_FIRST_MISSING";
+    /// Too many datagrams are on their way in fragments, or too many fragments wait for their first, from this source or in all.
+    FragmentTableFull = "FRAGMENT_TABLE_FULL";
     /// No security group rule of the ENI admits the packet.
     SecurityGroup = "ENI_SG_RULES_MISMATCH";
     /// The security groups of the ENI have no rule at all in this direction.
@@ -77,6 +87,8 @@ reasons! {
     Loop = "ROUTING_LOOP";
     /// The TTL ran out at a NAT gateway.
     TtlExceeded = "TTL_EXCEEDED";
+    /// The NAT gateway forwards fragments of UDP only (NATGW-27).
+    NatFragment = "NGW_FRAGMENT";
     /// The NAT gateway translates TCP, UDP and ICMP echo only (NATGW-9).
     NatProtocol = "PROTOCOL_RESTRICTION";
     /// The NAT gateway has no connection for this packet: it lets nothing in that was not asked for from inside (NATGW-18), and answers no ping (NATGW-19).
@@ -101,10 +113,12 @@ reasons! {
     NoSuchHost = "INTERNET_HOST_UNKNOWN";
     /// The packet is larger than the next hop takes and must not be fragmented (DF is set); the sender was told (MTU-3).
     TooBig = "FRAGMENTATION_NEEDED";
-    /// The packet is larger than the next hop takes; fragmenting it is not supported yet.
-    TooBigFragmentable = "FRAGMENTATION_NOT_SUPPORTED";
     /// An ICMP error about a connection that is not known here.
     UnrelatedIcmpError = "UNRELATED_ICMP_ERROR";
+    /// The ENI tracks as many connections as it may, and none of them is half-open (SG-39).
+    ConnectionAllowanceExceeded = "CONNTRACK_ALLOWANCE_EXCEEDED";
+    /// One ICMP error too many: the dataplane sends only so many a second (RFC 1812 §4.3.2.8).
+    IcmpErrorRate = "ICMP_ERROR_RATE_LIMITED";
     /// The table of tracked connections is full.
     ConnectionTableFull = "CONNTRACK_TABLE_FULL";
     /// The table of NAT leases is full.

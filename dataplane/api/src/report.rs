@@ -78,27 +78,48 @@ pub struct EniCounters {
     pub sent: Traffic,
     /// Packets discarded at it: on their way out before they came to another ENI, or on arrival.
     pub discards: Vec<Discards>,
+    /// Connections that it may track in addition to those it tracks now (SG-39).
+    pub conntrack_allowance_available: u64,
+    /// Packets discarded because it tracked as many as it may (SG-39).
+    pub conntrack_allowance_exceeded: u64,
+    /// Half-open TCP connections that gave way to new ones.
+    pub conntrack_half_open_evicted: u64,
 }
 
 /// Counters of a NAT gateway, after AWS/NATGateway in CloudWatch (NATGW-48).
+///
+/// *Source* is the inside, *destination* the far end. What arrives and what leaves differ by what the gateway itself
+/// discards (NATGW-49).
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct NatGatewayCounters {
     /// The gateway.
     pub nat_gateway: NatGatewayId,
-    /// Leases now.
+    /// Leases now, of all protocols.
+    pub leases: u64,
+    /// TCP connections now that are not closed.
     pub active_connections: u64,
-    /// New leases ever.
+    /// TCP connections that a SYN from inside began; a repeated SYN is none.
     pub connection_attempts: u64,
+    /// Of these, those whose handshake came to its end.
+    pub connections_established: u64,
     /// Packets it had no source port for.
     pub error_port_allocation: u64,
-    /// Leases that ended by idling.
+    /// Connections that ended by idling.
     pub idle_timeouts: u64,
-    /// From inside to a destination.
+    /// Arrived from inside.
+    pub in_from_source: Traffic,
+    /// Left for a destination.
     pub out_to_destination: Traffic,
-    /// From a destination to inside.
+    /// Arrived from a destination.
     pub in_from_destination: Traffic,
+    /// Left for the inside.
+    pub out_to_source: Traffic,
     /// Packets it discarded.
     pub packets_dropped: u64,
+    /// Highest average over 10 seconds within the last minute, both directions, in bytes per second.
+    pub peak_bytes_per_second: u64,
+    /// The same in packets per second.
+    pub peak_packets_per_second: u64,
 }
 
 /// Counters of a link's device.

@@ -242,7 +242,7 @@ mod tests {
     proptest! {
         #[test]
         fn whatever_was_parsed_is_answered_with_a_right_packet_or_not_at_all(
-            bytes in generate::damaged(generate::packets()), offload in generate::offloads(),
+            bytes in generate::damaged(prop_oneof![generate::packets(), generate::fragments()]), offload in generate::offloads(),
         ) {
             if let Ok(packet) = parse(&bytes, offload) {
                 if let Some(answer) = error(IcmpErrorKind::TimeExceeded, &bytes) {

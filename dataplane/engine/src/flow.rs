@@ -2,7 +2,7 @@
 //!
 //! One cache per worker, of fixed size, in sets of four. It holds nothing that the
 //! tables and the state do not: an entry is used only while its generation is that of
-//! the tables and everything it depends on is still live, and dropping all of it at any
+//! the tables and everything it depends on is still live and in mid-stream, and dropping all of it at any
 //! instant changes no packet. Only mid-stream TCP and UDP are remembered; what can change a connection's
 //! state walks.
 
@@ -168,22 +168,30 @@ pub struct Decided {
     pub receiver: Option<EniIndex>,
 }
 
-/// The connection or lease behind a dependency, while it lives; `Err` once the dependency does not hold any more.
+/// Whether a dependency still holds, and its connection or lease is past its handshake and not closed.
+///
+/// # Errors
+/// [`Stale`].
 #[inline]
-pub fn holds<'a>(
-    state: &'a State,
-    dependency: &Dependency,
-    now: Time,
-) -> Result<Option<(&'a Activity, Direction)>, Stale> {
-    let (activity, direction) = match *dependency {
-        Dependency::Connection(activity, direction) => {
-            (state.connections.activities.live(activity, now), direction)
-        }
-        Dependency::Lease(activity, direction) => (state.leases.activities.live(activity, now), direction),
-        Dependency::NoConnection(absence) if state.connections.still_absent(absence) => return Ok(None),
-        Dependency::NoConnection(_) => return Err(Stale),
+pub fn holds(state: &State, dependency: &Dependency, now: Time) -> Result<(), Stale> {
+    let holds = match *dependency {
+        Dependency::Connection(activity, _) => state.connections.activities.steady(activity, now).is_some(),
+        Dependency::Lease(activity, _) => state.leases.activities.steady(activity, now).is_some(),
+        Dependency::NoConnection(absence) => state.connections.still_absent(absence),
     };
-    Ok(Some((activity.ok_or(Stale)?, direction)))
+    holds.then_some(()).ok_or(Stale)
+}
+
+/// The connection or lease behind a dependency that [holds], and the direction of the flow's packets.
+#[inline]
+pub fn activity<'a>(state: &'a State, dependency: &Dependency) -> Option<(&'a Activity, Direction)> {
+    match *dependency {
+        Dependency::Connection(activity, direction) => {
+            Some((state.connections.activities.same(activity)?, direction))
+        }
+        Dependency::Lease(activity, direction) => Some((state.leases.activities.same(activity)?, direction)),
+        Dependency::NoConnection(_) => None,
+    }
 }
 
 /// A flow that must be walked again.

@@ -9,7 +9,9 @@
 //! receiver's security groups, as far as its way leads there. If every stage agrees, what
 //! the walk proposed is committed to the [`state`] (connections, leases, counters), the bytes are
 //! rewritten, and the packet leaves on another link. If one does not, it is discarded for
-//! exactly one [reason](localvpc_api::DiscardReason), and may be answered ([`answer`]).
+//! exactly one [reason](localvpc_api::DiscardReason), and may be answered ([`answer`]). What is too big for
+//! its way, and may be cut, leaves as [fragments](mod@fragment); fragments that come in are walked once per datagram, and the later
+//! ones follow the first ([`state::fragments`]).
 //!
 //! # The modules, in path order
 //!
@@ -20,15 +22,18 @@
 //! - [`tables`]: what the walk consults; a push replaces it
 //! - [`state`]: what the walk remembers; a push leaves it alone
 //! - [`metrics`], [`report`]: what was counted, and how it is shown
+//! - [`segment`](mod@segment), [`fragment`](mod@fragment): one packet into several, where a link cannot take it as it is
 //! - [`answer`]: ICMP errors and resets that the dataplane makes
 //! - [`trace`](mod@trace): the same walk, told step by step, changing nothing
 
 pub mod answer;
 pub mod flow;
+pub mod fragment;
 pub mod metrics;
 pub mod packet;
 pub mod pipeline;
 pub mod report;
+pub mod segment;
 pub mod state;
 pub mod tables;
 #[cfg(any(test, feature = "testing"))]

@@ -4,16 +4,25 @@
 //! count is a plain load and store. Readers add the slots up. Counters are kept
 //! by id outside of the tables, so that a push does not reset them.
 
+mod peaks;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use localvpc_api::report::{Discards, Traffic};
+use localvpc_api::trace::Direction;
 use localvpc_api::{DiscardReason, EniId, NatGatewayId};
+
+use crate::Time;
+use peaks::Peaks;
 
 /// Most workers a dataplane runs.
 pub const MAX_WORKERS: usize = 16;
+
+/// The slot of the one thread that ends what has idled out.
+pub const HOUSEKEEPER: usize = MAX_WORKERS;
 
 /// A number that one worker per slot adds to.
 #[derive(Debug, Default)]
@@ -98,13 +107,25 @@ pub struct NatGatewaySlot {
     /// From inside to a destination.
     pub out_to_destination: TrafficCounter,
     /// From a destination to inside.
-    pub in_from_destination: TrafficCounter,
-    /// New leases.
+    pub out_to_source: TrafficCounter,
+    /// Packets it discarded, by direction: what arrived and did not leave.
+    pub refused: [TrafficCounter; 2],
+    /// New leases of TCP connections.
     pub connection_attempts: Counter,
+    /// TCP handshakes completed.
+    pub connections_established: Counter,
     /// Packets without a source port.
     pub error_port_allocation: Counter,
-    /// Packets it discarded.
-    pub packets_dropped: Counter,
+}
+
+impl NatGatewaySlot {
+    /// What is forwarded in a direction: outbound is from inside.
+    pub fn traffic(&self, direction: Direction) -> &TrafficCounter {
+        match direction {
+            Direction::Outbound => &self.out_to_destination,
+            Direction::Inbound => &self.out_to_source,
+        }
+    }
 }
 
 /// Counters of a NAT gateway.
@@ -113,15 +134,16 @@ pub struct NatGatewayMetrics {
     slots: PerWorker<NatGatewaySlot>,
     /// Leases that ended by idling; expiry may run on any thread.
     pub idle_timeouts: AtomicU64,
+    peaks: Mutex<Peaks>,
 }
 
-/// A slot per worker.
+/// A slot per worker, and one for the housekeeper.
 #[derive(Debug)]
 struct PerWorker<T>(Box<[T]>);
 
 impl<T: Default> Default for PerWorker<T> {
     fn default() -> Self {
-        Self((0..MAX_WORKERS).map(|_| T::default()).collect())
+        Self((0..=HOUSEKEEPER).map(|_| T::default()).collect())
     }
 }
 
@@ -166,8 +188,31 @@ impl NatGatewayMetrics {
     }
 
     /// From a destination to inside, by all workers.
-    pub fn in_from_destination(&self) -> Traffic {
-        sum(self.slots().map(|slot| slot.in_from_destination.value()))
+    pub fn out_to_source(&self) -> Traffic {
+        sum(self.slots().map(|slot| slot.out_to_source.value()))
+    }
+
+    /// What it discarded on its way in a direction, by all workers; outbound is from inside.
+    pub fn refused(&self, direction: Direction) -> Traffic {
+        sum(self.slots().map(|slot| slot.refused[direction as usize].value()))
+    }
+
+    /// Notes for [`peaks`](Self::peaks) what was carried until now. To be called every second or so.
+    pub fn sample(&self, now: Time) {
+        self.lock_peaks().sample(self.carried(), now);
+    }
+
+    /// The highest packets and bytes per second, over ten seconds, of the last minute.
+    pub fn peaks(&self, now: Time) -> Traffic {
+        self.lock_peaks().highest(self.carried(), now)
+    }
+
+    fn carried(&self) -> Traffic {
+        sum([self.out_to_destination(), self.out_to_source()].into_iter())
+    }
+
+    fn lock_peaks(&self) -> MutexGuard<'_, Peaks> {
+        self.peaks.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 

@@ -4,22 +4,28 @@
 //! except to change it. What a hostile guest can write into a packet or into its
 //! virtio header ends here, as a [`DiscardReason`].
 
+mod fragment;
 mod offload;
 
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
+pub use self::fragment::Fragment;
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
-use crate::wire::{Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
+use crate::wire::{self, Icmp, Ipv4, Tcp, Udp, checksum, ipv4};
 
 /// A packet parsed once: facts and offsets, no borrow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Packet {
-    /// Addresses and ports. ICMP echo has its identifier in both ports, other ICMP type and code, other protocols 0.
+    /// Addresses and ports. ICMP echo has its identifier in both ports, other ICMP type and code, other protocols and later fragments 0.
     pub tuple: Tuple,
     /// What it carries.
     pub kind: Kind,
+    /// The window scale that a TCP SYN offers.
+    pub window_scale: Option<u8>,
+    /// Which part of a datagram it is; `None` if it is all of it.
+    pub fragment: Option<Fragment>,
     /// Hops left.
     pub ttl: u8,
     /// Whether it must not be fragmented.
@@ -51,6 +57,8 @@ pub enum Kind {
     IcmpOther,
     /// Any other protocol.
     Other,
+    /// A fragment other than the first: it has no transport header, so nothing can be decided about it alone.
+    LaterFragment,
 }
 
 /// Which half of a ping.
@@ -74,7 +82,7 @@ impl Packet {
             Kind::IcmpError(_) | Kind::IcmpOther => {
                 Selector::Icmp { kind: tuple.source_port as u8, code: tuple.destination_port as u8 }
             }
-            Kind::Other => Selector::Other(tuple.protocol),
+            Kind::Other | Kind::LaterFragment => Selector::Other(tuple.protocol),
         }
     }
 }
@@ -147,8 +155,12 @@ pub enum Quoted {
 #[inline]
 pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     let (ip, rest) = Ipv4::checked(bytes)?;
+    if ip.is_fragment() {
+        return fragment::parse(ip, rest, offload);
+    }
     let protocol = Protocol(ip.protocol);
     let transport = Ipv4::LENGTH as u16;
+    let mut window_scale = None;
     let (kind, ports, headers) = match protocol {
         Protocol::TCP => {
             let (tcp, data) = Tcp::checked(rest)?;
@@ -159,6 +171,9 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
                 window: tcp.window.get(),
                 payload: data.len() as u32,
             };
+            if facts.flags & TcpFacts::SYN != 0 {
+                window_scale = wire::tcp::window_scale(&rest[Tcp::LENGTH..tcp.header_length()]);
+            }
             let ports = (tcp.source_port.get(), tcp.destination_port.get());
             (Kind::Tcp(facts), ports, Ipv4::LENGTH + tcp.header_length())
         }
@@ -186,6 +201,8 @@ pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     Ok(Packet {
         tuple: tuple(ip, ports),
         kind,
+        window_scale,
+        fragment: None,
         ttl: ip.ttl,
         dont_fragment: ip.dont_fragment(),
         transport,
@@ -291,6 +308,8 @@ mod tests {
                     window: 64240,
                     payload: 0
                 }),
+                window_scale: Some(7),
+                fragment: None,
                 ttl: 63,
                 dont_fragment: true,
                 transport: 20,
@@ -330,6 +349,29 @@ mod tests {
             let from = parse(&craft::udp(destination, "10.0.0.4:68", b""), PLAIN);
             assert_eq!(from, Err(DiscardReason::NotUnicast), "from {destination}");
         }
+    }
+
+    #[test]
+    fn a_fragment_says_which_part_it_is() {
+        let datagram = craft::udp("10.0.0.4:1000", "10.0.0.5:53", &[7; 100]);
+        let parts: Vec<_> = craft::fragments(&datagram, 0xBEEF, 48)
+            .iter()
+            .map(|part| {
+                let packet = parse(part, PLAIN).unwrap();
+                let Fragment { identification, start, end, more } = packet.fragment.unwrap();
+                assert_eq!(identification, 0xBEEF);
+                (packet.kind, packet.tuple.destination_port, (start, end, more), packet.length)
+            })
+            .collect();
+        let later = Kind::LaterFragment;
+        assert_eq!(
+            parts,
+            [
+                (Kind::Udp, 53, (0, 48, true), 68),
+                (later, 0, (48, 96, true), 68),
+                (later, 0, (96, 108, false), 32)
+            ]
+        );
     }
 
     #[test]
@@ -427,6 +469,18 @@ mod tests {
         assert_eq!(packet.transport, 20);
         assert!(packet.segments >= 1 && packet.segment_length as usize <= length);
         assert!(packet.segments as usize * packet.segment_length as usize >= length);
+        if let Some(fragment) = packet.fragment {
+            assert_eq!(usize::from(fragment.end - fragment.start), length - 20);
+            assert!(packet.segments == 1 && packet.checksum == Checksum::Complete);
+            assert_eq!(fragment.is_first(), packet.kind != Kind::LaterFragment);
+            assert!(fragment.is_first() <= fragment.more && fragment.end <= u16::MAX - 20);
+        }
+        let header = match packet.kind {
+            Kind::Tcp(_) => 20,
+            Kind::Udp | Kind::IcmpEcho(_) | Kind::IcmpError(_) | Kind::IcmpOther => 8,
+            Kind::Other | Kind::LaterFragment => 0,
+        };
+        assert!(length >= 20 + header);
         if let Kind::IcmpError(about) = packet.kind {
             let certain = if matches!(about.tuple.protocol.0, 1 | 6 | 17) { 8 } else { 0 };
             assert!(usize::from(about.transport) + certain <= length);
@@ -445,7 +499,7 @@ mod tests {
 
         #[test]
         fn a_mutated_packet_is_a_packet_or_a_reason(
-            bytes in generate::damaged(generate::packets()),
+            bytes in generate::damaged(prop_oneof![generate::packets(), generate::fragments()]),
             offload in generate::offloads(),
         ) {
             if let Ok(packet) = parse(&bytes, offload) {

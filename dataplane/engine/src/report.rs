@@ -4,9 +4,11 @@ use std::sync::atomic::Ordering;
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
-use localvpc_api::NatGatewayId;
-use localvpc_api::report::{Connection, Discards, EniCounters, Lease, NatGatewayCounters};
+use localvpc_api::report::{
+    Connection, ConnectionState, Discards, EniCounters, Lease, NatGatewayCounters, Traffic,
+};
 use localvpc_api::trace::{Direction, Protocol, Tuple};
+use localvpc_api::{DiscardReason, NatGatewayId};
 
 use crate::Time;
 use crate::metrics::NatGatewayMetrics;
@@ -14,35 +16,63 @@ use crate::state::State;
 use crate::tables::Tables;
 
 /// Counters of every ENI in the tables.
-pub fn enis(tables: &Tables) -> Vec<EniCounters> {
-    let of = |eni: &crate::tables::Eni| EniCounters {
-        eni: eni.id,
-        received: eni.metrics.received(),
-        sent: eni.metrics.sent(),
-        discards: eni.metrics.discards(),
+pub fn enis(tables: &Tables, state: &State) -> Vec<EniCounters> {
+    let of = |eni: &crate::tables::Eni| {
+        let allowance = state.connections.allowances.known(eni.id);
+        let tracked = allowance.as_ref().map_or(0, |allowance| allowance.tracked());
+        let discards = eni.metrics.discards();
+        let exceeded = discards.iter().find(|row| row.reason == DiscardReason::ConnectionAllowanceExceeded);
+        EniCounters {
+            eni: eni.id,
+            received: eni.metrics.received(),
+            sent: eni.metrics.sent(),
+            conntrack_allowance_available: eni.max_connections.saturating_sub(tracked).into(),
+            conntrack_allowance_exceeded: exceeded.map_or(0, |row| row.packets),
+            conntrack_half_open_evicted: allowance.map_or(0, |allowance| allowance.evicted()),
+            discards,
+        }
     };
     tables.enis.iter().map(of).collect()
 }
 
 /// Counters of every NAT gateway in the tables.
 pub fn nat_gateways(tables: &Tables, state: &State, now: Time) -> Vec<NatGatewayCounters> {
-    let mut active: HashMap<NatGatewayId, u64, RandomState> = HashMap::default();
-    state.leases.for_each(now, |key, _, _| *active.entry(key.nat_gateway).or_default() += 1);
+    let mut live: HashMap<NatGatewayId, (u64, u64), RandomState> = HashMap::default();
+    state.leases.for_each(now, |key, _, activity| {
+        let (leases, active) = live.entry(key.nat_gateway).or_default();
+        *leases += 1;
+        let open = activity.state() != ConnectionState::Closed;
+        *active += u64::from(open && key.tuple.protocol == Protocol::TCP);
+    });
     tables
         .nat_gateways
         .iter()
         .map(|gateway| {
             let metrics = &gateway.metrics;
             let sum = |part: fn(&crate::metrics::NatGatewaySlot) -> u64| metrics.slots().map(part).sum();
+            let (leases, active_connections) = live.get(&gateway.id).copied().unwrap_or_default();
+            let plus = |mut left: Traffic, refused: Traffic| {
+                left += refused;
+                left
+            };
+            let (to_destination, to_source) = (metrics.out_to_destination(), metrics.out_to_source());
+            let refused = [Direction::Outbound, Direction::Inbound].map(|way| metrics.refused(way));
+            let peaks = metrics.peaks(now);
             NatGatewayCounters {
                 nat_gateway: gateway.id,
-                active_connections: active.get(&gateway.id).copied().unwrap_or(0),
+                leases,
+                active_connections,
+                connections_established: sum(|slot| slot.connections_established.value()),
                 connection_attempts: sum(|slot| slot.connection_attempts.value()),
                 error_port_allocation: sum(|slot| slot.error_port_allocation.value()),
                 idle_timeouts: idle_timeouts(metrics),
-                out_to_destination: metrics.out_to_destination(),
-                in_from_destination: metrics.in_from_destination(),
-                packets_dropped: sum(|slot| slot.packets_dropped.value()),
+                in_from_source: plus(to_destination, refused[0]),
+                out_to_destination: to_destination,
+                in_from_destination: plus(to_source, refused[1]),
+                out_to_source: to_source,
+                packets_dropped: refused.iter().map(|refused| refused.packets).sum(),
+                peak_bytes_per_second: peaks.bytes,
+                peak_packets_per_second: peaks.packets,
             }
         })
         .collect()

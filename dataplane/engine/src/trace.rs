@@ -49,7 +49,8 @@ fn run<'a>(
     walk.assumed = assumed;
     let outcome = refuse_family(packet)
         .and_then(|()| pipeline::admit(tables, link, &mut walk, &mut steps))
-        .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut steps));
+        .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut steps))
+        .and_then(|link| Ok(walk.effects.fit(state, now).map(|()| link)?));
     let (outcome, far) = match outcome {
         Ok(link) => (TraceOutcome::Delivered(link), Some(link)),
         Err(stop) => {
@@ -141,6 +142,8 @@ fn packet(tuple: Tuple, kind: Kind) -> Packet {
     Packet {
         tuple,
         kind,
+        window_scale: None,
+        fragment: None,
         ttl: 64,
         dont_fragment: true,
         transport: 20,

@@ -1,19 +1,23 @@
 //! Forwards packets, one after the other: parse, look up or walk, commit, rewrite.
 
+mod fragments;
+mod outbox;
+mod rate;
+
 use std::sync::Arc;
 
 use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, holds};
+use crate::flow::{Decided, FlowCache, activity, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
-use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count};
+use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
-use crate::pipeline::{self, AnswerKind, At, Stop, Walk};
+use crate::pipeline::{self, AnswerKind, At, Stop, Walk, mss};
 use crate::state::State;
-use crate::tables::{EniIndex, Tables};
+use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
 /// What becomes of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,9 +31,20 @@ pub enum Verdict {
         /// Packets that it stands for.
         segments: u16,
     },
+    /// It leaves in fragments, because it is too big for its way: take them from [`Worker::fragments`]. Its bytes are undefined.
+    Fragmented {
+        /// The link they leave on.
+        link: LinkId,
+        /// Packets that it stood for before.
+        segments: u16,
+    },
+    /// It is a fragment that came before the first of its datagram: it leaves, or is counted as discarded, later.
+    Held,
     /// It ends here.
     Discard(DiscardReason),
 }
+
+pub use rate::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND};
 
 /// What one thread forwards with: a flow cache and counters of its own.
 #[derive(Debug)]
@@ -39,6 +54,8 @@ pub struct Worker {
     random: Random,
     counters: Arc<WorkerCounters>,
     answers: Answers,
+    outbox: outbox::Outbox,
+    icmp_errors: rate::TokenBucket,
 }
 
 /// Counters of a worker; read by anyone.
@@ -89,6 +106,8 @@ impl Worker {
             random: Random(seed),
             counters: Arc::default(),
             answers: Answers::default(),
+            outbox: outbox::Outbox::default(),
+            icmp_errors: rate::TokenBucket::new(ICMP_ERRORS_PER_SECOND, ICMP_ERROR_BURST),
         }
     }
 
@@ -115,9 +134,11 @@ impl Worker {
         now: Time,
     ) -> Verdict {
         self.counters.packets.add(1);
-        let packet = match packet::parse(bytes, offload) {
+        // Borrowed: copying what was written a moment ago in smaller pieces would wait for all of them.
+        let parsed = packet::parse(bytes, offload);
+        let packet = match &parsed {
             Ok(packet) => packet,
-            Err(reason) => {
+            &Err(reason) => {
                 let sender = match tables.links.get(&from).map(|link| link.enis.as_slice()) {
                     Some([only]) => Some(*only),
                     _ => None,
@@ -125,34 +146,38 @@ impl Worker {
                 return self.discard(tables, state, 1, reason, sender);
             }
         };
-        if let Some(flow) = self.cache.find(from, &packet, tables.generation, state, now) {
+        if let Some(fragment) = packet.fragment {
+            let arrival = fragments::Arrival { from, fragment, now };
+            return self.forward_fragment(tables, state, arrival, bytes, packet);
+        }
+        if let Some(flow) = self.cache.find(from, packet, tables.generation, state, now) {
             for dependency in &flow.dependencies {
-                if let Ok(Some((activity, direction))) = holds(state, dependency, now) {
-                    activity.touch(&packet, direction, now);
+                if let Some((activity, direction)) = activity(state, dependency) {
+                    activity.touch(packet, direction, now);
                 }
             }
             for (nat, direction) in &flow.nat_gateways {
-                count(tables, *nat, *direction, &packet, self.index);
+                count(tables, *nat, *direction, packet, self.index);
             }
-            count_enis(tables, flow.sender, flow.receiver, &packet, self.index);
-            flow.rewrite.apply(bytes, &packet);
+            count_enis(tables, flow.sender, flow.receiver, packet, self.index);
+            flow.rewrite.apply(bytes, packet);
             self.counters.cache_hits.add(1);
-            return forwarded(flow.out, &packet);
+            return forwarded(flow.out, packet);
         }
         self.counters.walks.add(1);
-        match self.walk(tables, state, Start::Link(from), &packet, &[], now) {
+        match self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
-                accepted.rewrite(bytes, &packet);
-                count_enis(tables, accepted.sender, accepted.receiver, &packet, self.index);
-                let out = accepted.out;
-                if let Some(decided) = accepted.decided(state, &packet, now) {
-                    let more = self.cache.insert(from, &packet, tables.generation, decided);
+                accepted.rewrite(bytes, packet);
+                count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
+                let (out, mtu) = (accepted.out, accepted.mtu);
+                if let Some(decided) = accepted.decided(state, packet, now) {
+                    let more = self.cache.insert(from, packet, tables.generation, decided);
                     self.counters.cached_flows.add(more);
                 }
-                forwarded(out, &packet)
+                self.depart(state, out, bytes, packet, offload, mtu)
             }
             Err(refused) => {
-                self.answer(tables, state, &refused, bytes, &packet, now);
+                self.answer(tables, state, &refused, bytes, packet, now);
                 let eni = refused.receiver.or(refused.sender);
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
@@ -163,6 +188,13 @@ impl Worker {
     pub fn answers(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
         let used = std::mem::take(&mut self.answers.used);
         self.answers.buffers[..used].iter().map(|(link, bytes)| (*link, bytes.as_slice()))
+    }
+
+    /// Takes the fragments that leave since the last [`forward`](Self::forward), after its own packet: pieces of a packet that was too big, and
+    /// fragments that have waited for their first. Each with the link it leaves on, checksums complete.
+    #[inline]
+    pub fn fragments(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
+        self.outbox.take()
     }
 
     /// Counts a packet that was lost after its verdict: the device did not take it.
@@ -193,17 +225,19 @@ impl Worker {
                 Start::At(at) => Ok(at),
             }
             .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut ()));
-            let Walk { tuple, embedded, ttl_spent, mtu, effects, sender, receiver, refused_by, .. } = walk;
-            let refused = |stop, effects| Refused { stop, tuple, ttl_spent, sender, receiver, effects };
+            let Walk { tuple, embedded, ttl_spent, mtu, mss, effects, sender, receiver, refused_by, .. } =
+                walk;
+            let refused =
+                |stop, effects| Refused { stop, tuple, ttl_spent, sender, receiver, refused_by, effects };
             let out = match outcome {
                 Ok(out) => out,
                 Err(stop) => {
-                    if let Some(nat_gateway) = refused_by {
+                    count_refused(tables, &effects, refused_by, packet, self.index);
+                    if let Some((nat_gateway, _)) = refused_by
+                        && stop.reason == DiscardReason::NatPortsExhausted
+                    {
                         let slot = tables.nat_gateway(nat_gateway).metrics.slot(self.index);
-                        slot.packets_dropped.add(u64::from(packet.segments));
-                        if stop.reason == DiscardReason::NatPortsExhausted {
-                            slot.error_port_allocation.add(u64::from(packet.segments));
-                        }
+                        slot.error_port_allocation.add(u64::from(packet.segments));
                     }
                     return Err(refused(stop, effects));
                 }
@@ -220,6 +254,7 @@ impl Worker {
                         embedded,
                         ttl_spent,
                         mtu,
+                        mss,
                         dependencies,
                         nat_gateways,
                         sender,
@@ -230,7 +265,10 @@ impl Worker {
                 Err(NotCommitted::Raced) => {
                     return Err(refused(DiscardReason::Internal.into(), Effects::default()));
                 }
-                Err(NotCommitted::Full(reason)) => return Err(refused(reason.into(), Effects::default())),
+                Err(NotCommitted::Full(reason, eni)) => {
+                    let refused = refused(reason.into(), Effects::default());
+                    return Err(Refused { receiver: eni.or(refused.receiver), ..refused });
+                }
             }
         }
     }
@@ -261,6 +299,10 @@ impl Worker {
         };
         let parsed = written.and_then(|()| packet::parse(&made, Offload::default()).ok());
         let Some(parsed) = parsed else { return self.answers.give_back(made) };
+        if matches!(answer.kind, AnswerKind::Icmp(_)) && !self.icmp_errors.take(now) {
+            self.discard(tables, state, 1, DiscardReason::IcmpErrorRate, None);
+            return self.answers.give_back(made);
+        }
         match self.walk(tables, state, Start::At(answer.at), &parsed, refused.effects.as_slice(), now) {
             Ok(accepted) => {
                 accepted.rewrite(&mut made, &parsed);
@@ -282,11 +324,7 @@ impl Worker {
         reason: DiscardReason,
         eni: Option<EniIndex>,
     ) -> Verdict {
-        state.metrics.discards(self.index).add(reason, segments);
-        if let Some(eni) = eni {
-            tables.eni(eni).metrics.slot(self.index).discards.add(reason, segments);
-        }
-        Verdict::Discard(reason)
+        self.refuse(state, segments, reason, eni.map(|eni| &*tables.eni(eni).metrics))
     }
 }
 
@@ -308,6 +346,7 @@ struct Accepted {
     embedded: Option<localvpc_api::trace::Tuple>,
     ttl_spent: u8,
     mtu: u16,
+    mss: u16,
     dependencies: Dependencies,
     nat_gateways: NatGateways,
     sender: Option<EniIndex>,
@@ -321,6 +360,7 @@ struct Refused<'a> {
     ttl_spent: u8,
     sender: Option<EniIndex>,
     receiver: Option<EniIndex>,
+    refused_by: Option<(NatGatewayIndex, localvpc_api::trace::Direction)>,
     /// What the walk had proposed until then. The answer takes it for granted: AWS would have tracked the packet at its sender
     /// before anything further along saw it.
     effects: Effects<'a>,
@@ -334,6 +374,9 @@ impl Accepted {
             Some(embedded) => rewrite_icmp_error(bytes, packet, self.tuple, embedded, self.ttl_spent),
             None => Rewrite::new(packet.tuple, self.tuple, self.ttl_spent).apply(bytes, packet),
         }
+        if self.mss < u16::MAX {
+            mss::clamp(bytes, packet, self.mss);
+        }
     }
 
     /// What the flow cache may keep: nothing while a mid-stream packet could still change a connection's state.
@@ -341,10 +384,7 @@ impl Accepted {
         if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
             return None;
         }
-        let steady = self.dependencies.iter().all(|on| match holds(state, on, now) {
-            Ok(line) => line.is_none_or(|(line, _)| line.is_steady()),
-            Err(_) => false,
-        });
+        let steady = self.dependencies.iter().all(|on| holds(state, on, now).is_ok());
         steady.then(|| Decided {
             out: self.out,
             rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),

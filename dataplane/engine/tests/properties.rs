@@ -5,8 +5,10 @@ use std::collections::HashSet;
 use std::sync::Barrier;
 
 use localvpc_api::tables::{Action, RouteTarget, Traffic};
+use localvpc_api::trace::Protocol;
 use localvpc_api::{DiscardReason, LinkId};
-use localvpc_engine::packet::{Echo, Offload, TcpFacts};
+use localvpc_engine::packet::{Echo, Offload, TcpFacts, parse};
+use localvpc_engine::state::fragments::{Amount, LIFETIME_MS};
 use localvpc_engine::testing::craft::{self, ping, tcp, udp};
 use localvpc_engine::testing::fabric::{Fabric, Outcome};
 use localvpc_engine::testing::lab::{self, *};
@@ -17,7 +19,9 @@ use proptest::prelude::*;
 #[derive(Clone, Debug)]
 enum Step {
     /// A packet of a flow, in its first direction.
-    Send { flow: usize, flags: u8, worker: usize, payload: usize },
+    Send { flow: usize, flags: u8, worker: usize, payload: usize, cut: Cut },
+    /// A fragment of a datagram of a flow: one of the sender's, or one that overlaps them.
+    Piece { flow: usize, flags: u8, worker: usize, identification: u16, part: usize, shift: u16, keep: usize },
     /// An answer to the last packet that a link received, by swapping its ends.
     Reply { flags: u8, worker: usize },
     /// An ICMP error about the last packet that a link received.
@@ -28,6 +32,21 @@ enum Step {
     Pass(u64),
     /// Only for the cached side: caches are dropped.
     DropCaches,
+}
+
+/// Whether a packet may be fragmented.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cut {
+    May,
+    MustNot,
+}
+
+/// What became of a step.
+#[derive(Debug, PartialEq)]
+enum Ran {
+    NoPacket,
+    Held,
+    Done(Outcome),
 }
 
 const FLOWS: &[(LinkId, &str, &str)] = &[
@@ -55,8 +74,13 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(0x80),
     ];
     let step = prop_oneof![
-        8 => (0..FLOWS.len(), flags.clone(), 0..2_usize, prop_oneof![Just(0), Just(1400), Just(1480), Just(3000)])
-            .prop_map(|(flow, flags, worker, payload)| Step::Send { flow, flags, worker, payload }),
+        8 => (0..FLOWS.len(), flags.clone(), 0..2_usize, prop_oneof![Just(0), Just(1400), Just(1480), Just(3000)], prop_oneof![Just(Cut::MustNot), Just(Cut::May)])
+            .prop_map(|(flow, flags, worker, payload, cut)| Step::Send { flow, flags, worker, payload, cut }),
+        8 => (0..FLOWS.len(), prop_oneof![6 => Just(0x40), 1 => Just(0x80), 1 => Just(TcpFacts::SYN)], 0..2_usize, 0..2_u16, 0..3_usize,
+            prop_oneof![9 => Just(0_u16), 1 => Just(1)], prop_oneof![9 => Just(usize::MAX), 1 => 0..60_usize])
+            .prop_map(|(flow, flags, worker, identification, part, shift, keep)| {
+                Step::Piece { flow, flags, worker, identification, part, shift, keep }
+            }),
         8 => (flags, 0..2_usize).prop_map(|(flags, worker)| Step::Reply { flags, worker }),
         1 => (0..2_usize).prop_map(|worker| Step::Refuse { worker }),
         1 => (0..8_usize).prop_map(Step::Push),
@@ -112,12 +136,48 @@ fn toggle<T>(list: &mut Vec<T>, make: impl FnOnce() -> T) {
     }
 }
 
-/// Carries out a step; returns what became of the packet, if one was sent.
-fn run(net: &mut Fabric, last: &mut Option<(LinkId, Vec<u8>)>, step: &Step) -> Option<Outcome> {
-    let outcome = match step {
-        Step::Send { flow, flags, worker, payload } => {
+/// Carries out a step; says what became of the packet, if one was sent.
+fn run(net: &mut Fabric, last: &mut Option<(LinkId, Vec<u8>)>, step: &Step) -> Ran {
+    let Some((worker, link, bytes)) = packet_of(net, last, step) else { return Ran::NoPacket };
+    let Some(outcome) = net.offer_on(worker, link, bytes, Offload::default()) else { return Ran::Held };
+    let whole = |bytes: &[u8]| parse(bytes, Offload::default()).is_ok_and(|packet| packet.fragment.is_none());
+    if let Ok(link) = outcome.verdict
+        && whole(&outcome.bytes)
+    {
+        *last = Some((link, outcome.bytes.clone()));
+    }
+    Ran::Done(outcome)
+}
+
+/// The packet that a step sends, and where; carries out the steps that send none.
+fn packet_of(
+    net: &mut Fabric,
+    last: &Option<(LinkId, Vec<u8>)>,
+    step: &Step,
+) -> Option<(usize, LinkId, Vec<u8>)> {
+    Some(match step {
+        Step::Send { flow, flags, worker, payload, cut } => {
             let (link, source, destination) = FLOWS[*flow];
-            net.send_on(*worker, link, packet(*flags, source, destination, *payload), Offload::default())
+            let bytes = packet(*flags, source, destination, *payload);
+            let bytes = if *cut == Cut::May { craft::fragmentable(bytes) } else { bytes };
+            (*worker, link, bytes)
+        }
+        Step::Piece { flow, flags, worker, identification, part, shift, keep } => {
+            let (link, source, destination) = FLOWS[*flow];
+            let whole = match *flags {
+                0x80 => craft::other(
+                    Protocol(1),
+                    source.split(':').next()?,
+                    destination.split(':').next()?,
+                    &[8; 3000],
+                ),
+                flags => packet(flags, source, destination, 3000),
+            };
+            let mut bytes = craft::fragments(&whole, *identification, 1480).swap_remove(*part);
+            let start = u16::from_be_bytes([bytes[6], bytes[7]]) + shift;
+            bytes[6..8].copy_from_slice(&start.to_be_bytes());
+            bytes.truncate(*keep);
+            (*worker, link, if bytes.len() < 20 { bytes } else { craft::seal(bytes) })
         }
         Step::Reply { flags, worker } => {
             let (link, received) = last.clone()?;
@@ -149,18 +209,13 @@ fn run(net: &mut Fabric, last: &mut Option<(LinkId, Vec<u8>)>, step: &Step) -> O
                 ),
                 _ => return None,
             };
-            net.send_on(*worker, link, bytes, Offload::default())
+            (*worker, link, bytes)
         }
         Step::Refuse { worker } => {
             let (link, received) = last.clone()?;
             let source =
                 localvpc_engine::packet::parse(&received, Offload::default()).unwrap().tuple.destination;
-            net.send_on(
-                *worker,
-                link,
-                craft::port_unreachable(&source.to_string(), &received),
-                Offload::default(),
-            )
+            (*worker, link, craft::port_unreachable(&source.to_string(), &received))
         }
         Step::Push(what) => {
             push(net, *what);
@@ -174,11 +229,7 @@ fn run(net: &mut Fabric, last: &mut Option<(LinkId, Vec<u8>)>, step: &Step) -> O
             net.workers.iter_mut().for_each(Worker::drop_cache);
             return None;
         }
-    };
-    if let Ok(link) = outcome.verdict {
-        *last = Some((link, outcome.bytes.clone()));
-    }
-    Some(outcome)
+    })
 }
 
 proptest! {
@@ -203,7 +254,7 @@ proptest! {
         for with in [&with_small, &with_large] {
             prop_assert_eq!(report::connections(&with.state, with.now), report::connections(&without.state, without.now));
             prop_assert_eq!(report::leases(&with.state, with.now), report::leases(&without.state, without.now));
-            prop_assert_eq!(report::enis(&with.tables), report::enis(&without.tables));
+            prop_assert_eq!(report::enis(&with.tables, &with.state), report::enis(&without.tables, &without.state));
             prop_assert_eq!(report::discards(&with.state), report::discards(&without.state));
             prop_assert_eq!(
                 report::nat_gateways(&with.tables, &with.state, with.now),
@@ -230,20 +281,31 @@ proptest! {
     fn every_packet_has_one_verdict_and_every_discard_is_counted(steps in steps()) {
         let mut net = Fabric::new(lab::tables());
         let mut last = None;
-        let (mut sent, mut forwarded) = (0_u64, 0_u64);
+        let (mut refused, mut held, mut released) = (0_u64, 0_u64, 0_u64);
         for step in &steps {
-            if let Some(outcome) = run(&mut net, &mut last, step) {
-                sent += 1;
-                forwarded += u64::from(outcome.verdict.is_ok());
-                if outcome.verdict.is_ok() {
-                    prop_assert!(outcome.answers.is_empty());
+            match run(&mut net, &mut last, step) {
+                Ran::NoPacket => {}
+                Ran::Held => held += 1,
+                Ran::Done(outcome) => {
+                    refused += u64::from(outcome.verdict.is_err());
+                    if outcome.verdict.is_ok() {
+                        prop_assert!(outcome.answers.is_empty());
+                        prop_assert!(outcome.bytes.is_empty() <= (outcome.fragments.len() > 1), "cut, so into several");
+                    }
+                    if !outcome.bytes.is_empty() {
+                        released += outcome.fragments.len() as u64;
+                    }
                 }
             }
         }
+        let leases = report::leases(&net.state, net.now);
+        net.pass_ms(LIFETIME_MS);
+        prop_assert_eq!((net.state.fragments.len(), net.state.fragments.held()), (0, Amount::default()));
+        // What was held back has left or was discarded.
+        let ended = refused + held - released;
         let discarded: u64 = report::discards(&net.state).iter().map(|row| row.packets).sum();
         // An answer that is itself discarded is counted too.
-        prop_assert!(sent - forwarded <= discarded && discarded <= 2 * (sent - forwarded));
-        let leases = report::leases(&net.state, net.now);
+        prop_assert!(ended <= discarded && discarded <= ended + refused, "{ended} {discarded} {refused}");
         let reverse: HashSet<_> = leases
             .iter()
             .map(|lease| (lease.nat_gateway, lease.address, lease.port, lease.protocol, lease.inside.destination, lease.inside.destination_port))

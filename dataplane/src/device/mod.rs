@@ -8,11 +8,9 @@
 //! wants before it, so that it is read, rewritten and written in place.
 //!
 //! - [`virtio`]: that header
-//! - [`segment`]: what the kernel does for a super-packet, in software, for links that refuse them
 
 pub mod memory;
 pub mod pcap;
-pub mod segment;
 pub mod tun;
 pub mod virtio;
 
@@ -20,6 +18,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 
 use localvpc_engine::packet::{Checksum, Offload, Segmentation};
+use localvpc_engine::segment;
 
 /// Where packets come from and go to. Calls never block.
 pub trait Device: Send + Sync {

@@ -2,18 +2,19 @@
 //!
 //! With virtio headers a super-packet of up to 64 KiB passes in one read and one
 //! write. Without them (`offload: off`) packets are bare, so a super-packet that goes to
-//! such a link is split and its checksums are completed here, see [`segment`].
+//! such a link is split and its checksums are completed in software, see [`segment`].
 
 use std::ffi::CStr;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use localvpc_api::message;
+use localvpc_engine::segment;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter};
 
-use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, segment, virtio};
+use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, virtio};
 
 /// One queue.
 #[derive(Debug)]
@@ -140,7 +141,7 @@ impl Device for TunQueue {
             }
             message::Offload::Off => {
                 let mut written = Written::default();
-                segment::segment(frame.packet_mut(), offload, |packet| {
+                segment::segment::<io::Error>(frame.packet_mut(), offload, |packet| {
                     self.write_one(packet)?;
                     written.calls += 1;
                     written.bytes += packet.len() as u32;

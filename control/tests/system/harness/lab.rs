@@ -1,36 +1,31 @@
 //! A lab that is brought up, used, and taken down with nothing left.
 
-use std::collections::BTreeMap;
 use std::fs;
-use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpStream};
+use std::io::Write;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::time::Duration;
 
-use localvpc::host::netns::{self, Namespace};
 use localvpc::view::{CountersView, Named, StatusView};
 use localvpc_api::report::{Connection, Lease};
 use serde_json::Value;
 use tempfile::TempDir;
 
 use super::command::{Done, Running, run};
-use super::{leftovers, wait};
+use super::watch::Watch;
+use super::{leftovers, traffic, wait};
 
 /// The lab that the README shows.
 pub const TWO_TIER: &str = include_str!("../../../../configs/two-tier.yaml");
-
-const LINE: &[u8; 5] = b"line\n";
-
-/// How long a packet is given that must not arrive, where a counter tells that it did not.
-const LOST: &str = "0.7";
 
 /// A lab. Taken down when dropped, however the test ends; then nothing of it may be left.
 pub struct Lab {
     /// Unique on the machine.
     pub name: String,
     directory: TempDir,
+    /// For when the test is killed.
+    _watch: Watch,
     /// Whether the test itself has killed something: then errors in the logs are no surprise.
     pub expect_errors: bool,
 }
@@ -52,7 +47,8 @@ impl Lab {
         );
         let name = format!("t{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
         let directory = TempDir::with_prefix("localvpc-").expect("a directory for temporary files");
-        Some(Self { name, directory, expect_errors: false })
+        let watch = Watch::over(&name, directory.path());
+        Some(Self { name, directory, _watch: watch, expect_errors: false })
     }
 
     /// A lab that is up, and whose servers listen. `text` describes it; its `lab:` is replaced.
@@ -169,74 +165,6 @@ impl Lab {
         super::command::run_line(&format!("ip netns exec {} {line}", self.netns(who)))
     }
 
-    /// The body that curl gets.
-    #[track_caller]
-    pub fn curl(&self, who: &str, url: &str) -> String {
-        self.exec(who, &format!("curl -sS --connect-timeout 10 --max-time 20 {url}")).ok().stdout
-    }
-
-    /// Requires that curl times out, and that packets are discarded meanwhile for this reason.
-    #[track_caller]
-    pub fn curl_is_cut(&self, who: &str, url: &str, reason: &str) {
-        self.discards(reason, || {
-            // curl: 28 is a timeout. Not a refusal: what is discarded is discarded in silence (SG-9).
-            self.exec(who, &format!("curl -sS --connect-timeout {LOST} {url}")).exits(28);
-        });
-    }
-
-    /// Requires that no ping is answered, and that packets are discarded meanwhile for this reason.
-    #[track_caller]
-    pub fn ping_is_cut(&self, who: &str, arguments: &str, reason: &str) {
-        self.discards(reason, || {
-            let done = self.exec(who, &format!("ping -n -c 2 -i 0.2 -W {LOST} {arguments}")).exits(1);
-            assert!(done.stdout.contains(" 0 received"), "{done}");
-        });
-    }
-
-    /// Requires that packets are discarded for this reason while `doing`.
-    #[track_caller]
-    pub fn discards(&self, reason: &str, doing: impl FnOnce()) {
-        let before = self.discarded(reason);
-        doing();
-        let counters = self.counters();
-        let after = packets(&counters, reason);
-        assert!(after > before, "no packet was discarded for {reason}: {:?}", counters.discards);
-    }
-
-    /// Packets discarded so far for this reason.
-    #[track_caller]
-    pub fn discarded(&self, reason: &str) -> u64 {
-        packets(&self.counters(), reason)
-    }
-
-    /// Does something in the namespace of `who`: a socket that is made there stays there.
-    #[track_caller]
-    pub fn inside<T: Send>(&self, who: &str, doing: impl FnOnce() -> T + Send) -> T {
-        let namespace = Namespace::open(&netns::path(&self.netns(who))).expect("a namespace of the lab");
-        namespace.run(|| Ok(doing())).expect("root can enter a namespace")
-    }
-
-    /// A TCP connection from the namespace of `who`.
-    #[track_caller]
-    pub fn connect(&self, who: &str, to: &str) -> TcpStream {
-        let to: SocketAddr = to.parse().expect("an address and a port");
-        let stream = self.inside(who, || TcpStream::connect_timeout(&to, wait::PATIENCE));
-        stream.unwrap_or_else(|error| panic!("{who} to {to}: {error}"))
-    }
-
-    /// Requires that a TCP connection from `who` times out, and that packets are discarded meanwhile for this reason.
-    #[track_caller]
-    pub fn connect_is_cut(&self, who: &str, to: &str, reason: &str) {
-        let to: SocketAddr = to.parse().expect("an address and a port");
-        self.discards(reason, || {
-            let lost = Duration::from_millis(700);
-            match self.inside(who, || TcpStream::connect_timeout(&to, lost)) {
-                Err(error) if error.kind() == std::io::ErrorKind::TimedOut => {}
-                other => panic!("{who} to {to} should have timed out: {other:?}"),
-            }
-        });
-    }
-
     /// Waits until every port of a `localvpc serve` or `iperf3 -s` is open.
     #[track_caller]
     pub fn wait_for_servers(&self) {
@@ -273,6 +201,23 @@ impl Lab {
         assert!(left.is_empty(), "left of lab {}: {left:#?}", self.name);
     }
 
+    /// Ends the lab, if it has not been; what was wrong with it.
+    fn take_down(&self) -> Vec<String> {
+        if !self.run_dir().join(&self.name).exists() {
+            return Vec::new();
+        }
+        let mut problems = Vec::new();
+        if std::thread::panicking() {
+            eprintln!("--- control.log\n{}--- dataplane.log\n{}", self.log("control"), self.log("dataplane"));
+            eprintln!("{}", self.localvpc(&["counters"]));
+        } else if !self.expect_errors {
+            problems = self.defects();
+        }
+        let down = self.localvpc(&["down"]);
+        problems.extend((down.code != 0).then(|| down.to_string()));
+        problems
+    }
+
     /// Errors in the logs, and discards that are defects.
     fn defects(&self) -> Vec<String> {
         let mut defects: Vec<String> = ["control", "dataplane"]
@@ -282,7 +227,7 @@ impl Lab {
             .collect();
         let counters = self.localvpc(&["counters", "-o", "json"]);
         if let Ok(counters) = serde_json::from_str::<CountersView>(&counters.stdout) {
-            let internal = packets(&counters, "INTERNAL_ERROR");
+            let internal = traffic::packets(&counters, "INTERNAL_ERROR");
             defects.extend((internal > 0).then(|| format!("{internal} discards with INTERNAL_ERROR")));
         }
         defects
@@ -291,28 +236,14 @@ impl Lab {
 
 impl Drop for Lab {
     fn drop(&mut self) {
-        let mut problems = Vec::new();
-        if self.run_dir().join(&self.name).exists() {
-            if std::thread::panicking() {
-                eprintln!(
-                    "--- control.log\n{}--- dataplane.log\n{}",
-                    self.log("control"),
-                    self.log("dataplane")
-                );
-                eprintln!("{}", self.localvpc(&["counters"]));
-            } else if !self.expect_errors {
-                problems = self.defects();
-            }
-            let down = self.localvpc(&["down"]);
-            if down.code != 0 {
-                problems.push(down.to_string());
-            }
-        }
+        // What fails here must not keep the rest from being cleaned up, nor end the process while another panic unwinds.
+        let problems = catch_unwind(AssertUnwindSafe(|| self.take_down()));
+        let mut problems = problems.unwrap_or_else(|_| vec!["a panic while it was taken down".to_owned()]);
         problems.extend(leftovers::of(&self.name, self.run_dir()));
         if problems.is_empty() {
             return;
         }
-        leftovers::sweep(&self.name, self.run_dir());
+        let _ = catch_unwind(AssertUnwindSafe(|| leftovers::sweep(&self.name, self.run_dir())));
         let report = format!("lab {} did not end well: {problems:#?}", self.name);
         if std::thread::panicking() { eprintln!("{report}") } else { panic!("{report}") }
     }
@@ -323,40 +254,6 @@ impl Drop for Lab {
 pub fn edit(text: &str, from: &str, to: &str) -> String {
     assert_eq!(text.matches(from).count(), 1, "`{from}` should be once in\n{text}");
     text.replacen(from, to, 1)
-}
-
-/// Requires that a line goes to an echo server and comes back.
-#[track_caller]
-pub fn echoes(stream: &mut TcpStream) {
-    stream.write_all(LINE).unwrap_or_else(|error| panic!("the connection is broken: {error}"));
-    comes_back(stream);
-}
-
-/// Requires that a line that was sent comes back.
-#[track_caller]
-pub fn comes_back(stream: &mut TcpStream) {
-    let mut back = [0; LINE.len()];
-    let outcome = stream.set_read_timeout(Some(wait::PATIENCE)).and_then(|()| stream.read_exact(&mut back));
-    outcome.unwrap_or_else(|error| panic!("the connection is broken: {error}"));
-    assert_eq!(&back, LINE);
-}
-
-/// Requires that nothing comes back, and no reset either.
-#[track_caller]
-pub fn is_silent(stream: &mut TcpStream) {
-    let outcome = stream
-        .set_read_timeout(Some(Duration::from_millis(700)))
-        .and_then(|()| stream.write_all(LINE))
-        .and_then(|()| stream.read(&mut [0; LINE.len()]));
-    match outcome {
-        Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
-        other => panic!("the connection should be silent: {other:?}"),
-    }
-}
-
-fn packets(counters: &CountersView, reason: &str) -> u64 {
-    let by_code: BTreeMap<_, _> = counters.discards.iter().map(|it| (it.code.as_str(), it.packets)).collect();
-    by_code.get(reason).copied().unwrap_or_default()
 }
 
 fn served_ports(command: &str) -> Vec<u16> {

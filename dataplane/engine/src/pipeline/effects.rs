@@ -7,16 +7,17 @@
 
 use arrayvec::ArrayVec;
 use localvpc_api::DiscardReason;
+use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
 use super::Walk;
 use crate::Time;
-use crate::packet::Packet;
+use crate::packet::{Kind, Packet};
 use crate::state::State;
-use crate::state::activity::Ref;
-use crate::state::conntrack::{Absence, ConnectionKey, NewConnection};
+use crate::state::activity::{Activity, Ref};
+use crate::state::conntrack::{Absence, ConnectionKey, NewConnection, NotTracked};
 use crate::state::leases::{InsideKey, NotLeased, OutsideKey, PortReservation, Translation};
-use crate::tables::{NatGatewayIndex, Tables};
+use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
 /// A change that a stage proposes.
 #[derive(Debug)]
@@ -30,6 +31,8 @@ pub enum Effect<'a> {
     },
     /// A security group rule admitted a new connection.
     Track {
+        /// The ENI.
+        eni: EniIndex,
         /// The connection.
         new: NewConnection,
         /// Whether the rules leave it untracked, unless it passes a NAT gateway (SG-32, SG-35).
@@ -94,8 +97,8 @@ pub type Dependencies = ArrayVec<Dependency, 4>;
 pub enum NotCommitted {
     /// Another worker was faster: walk again.
     Raced,
-    /// There is no room.
-    Full(DiscardReason),
+    /// There is no room; at an ENI, if one is named.
+    Full(DiscardReason, Option<EniIndex>),
 }
 
 impl<'a> Effects<'a> {
@@ -115,6 +118,20 @@ impl<'a> Effects<'a> {
         &self.0
     }
 
+    /// Whether there is room for the connections that it proposes: what only [`commit`](Self::commit) finds out, for a
+    /// walk that will not be committed.
+    ///
+    /// # Errors
+    /// Why the packet would be discarded.
+    pub fn fit(&self, state: &State, now: Time) -> Result<(), DiscardReason> {
+        let track_all = self.pass_nat_gateway();
+        let refused = self.0.iter().any(|effect| {
+            matches!(effect, Effect::Track { new, untracked, .. }
+                if (track_all || !untracked) && !state.connections.has_room(new, now))
+        });
+        if refused { Err(DiscardReason::ConnectionAllowanceExceeded) } else { Ok(()) }
+    }
+
     /// Makes every proposal true, or none.
     ///
     /// # Errors
@@ -132,17 +149,21 @@ impl<'a> Effects<'a> {
         let mut made: ArrayVec<Made, MAX_EFFECTS> = ArrayVec::new();
         // What can fail comes first, so that nothing needs to be unseen afterwards.
         for effect in &self.0 {
-            if let Effect::Track { new, untracked, absence } = effect {
+            if let Effect::Track { eni, new, untracked, absence } = effect {
                 if *untracked && !track_all {
                     dependencies.push(Dependency::NoConnection(*absence));
                     continue;
                 }
                 let fresh = state.connections.find(&new.key, now).is_none();
                 match state.connections.track(new, packet, now) {
-                    Some(activity) => dependencies.push(Dependency::Connection(activity, new.direction)),
-                    None => {
+                    Ok(activity) => dependencies.push(Dependency::Connection(activity, new.direction)),
+                    Err(not) => {
                         undo(state, &made);
-                        return Err(NotCommitted::Full(DiscardReason::ConnectionTableFull));
+                        let reason = match not {
+                            NotTracked::Allowance => DiscardReason::ConnectionAllowanceExceeded,
+                            NotTracked::Full => DiscardReason::ConnectionTableFull,
+                        };
+                        return Err(NotCommitted::Full(reason, Some(*eni)));
                     }
                 }
                 if fresh {
@@ -161,10 +182,14 @@ impl<'a> Effects<'a> {
                     dependencies.push(Dependency::Connection(activity, direction));
                 }
                 Effect::NewLease { nat_gateway, key, reservation, idle_timeout_ms } => {
-                    match state.leases.lease(key, reservation, idle_timeout_ms, packet, now) {
+                    let gateway = tables.nat_gateway(nat_gateway);
+                    let addresses = &gateway.addresses;
+                    match state.leases.lease(key, reservation, addresses, idle_timeout_ms, packet, now) {
                         Ok(activity) => {
                             made.push(Made::Lease(key));
-                            tables.nat_gateway(nat_gateway).metrics.slot(worker).connection_attempts.add(1);
+                            if let Kind::Tcp(_) = packet.kind {
+                                gateway.metrics.slot(worker).connection_attempts.add(1);
+                            }
                             count(tables, nat_gateway, Direction::Outbound, packet, worker);
                             dependencies.push(Dependency::Lease(activity, Direction::Outbound));
                         }
@@ -172,14 +197,17 @@ impl<'a> Effects<'a> {
                             undo(state, &made);
                             return Err(match not {
                                 NotLeased::Raced => NotCommitted::Raced,
-                                NotLeased::Full => NotCommitted::Full(DiscardReason::LeaseTableFull),
+                                NotLeased::Full => NotCommitted::Full(DiscardReason::LeaseTableFull, None),
                             });
                         }
                     }
                 }
                 Effect::Lease { activity, nat_gateway, direction } => {
-                    if let Some(live) = state.leases.activities.live(activity, now) {
-                        live.see(packet, direction, now);
+                    if let Some(live) = state.leases.activities.live(activity, now)
+                        && see_established(live, packet, direction, now)
+                    {
+                        let slot = tables.nat_gateway(nat_gateway).metrics.slot(worker);
+                        slot.connections_established.add(1);
                     }
                     count(tables, nat_gateway, direction, packet, worker);
                     dependencies.push(Dependency::Lease(activity, direction));
@@ -215,13 +243,45 @@ fn undo(state: &State, made: &[Made]) {
     }
 }
 
+/// Counts a packet of a lease; `true` if it completes the handshake of a TCP connection.
+fn see_established(lease: &Activity, packet: &Packet, direction: Direction, now: Time) -> bool {
+    let before = lease.state();
+    lease.see(packet, direction, now);
+    let opened = (before, lease.state()) == (ConnectionState::New, ConnectionState::Established);
+    opened && matches!(packet.kind, Kind::Tcp(_))
+}
+
+/// Counts a packet that was discarded at the NAT gateways that it came to: at `refused_by`, or after those in `effects`.
+pub fn count_refused(
+    tables: &Tables,
+    effects: &Effects<'_>,
+    refused_by: Option<(NatGatewayIndex, Direction)>,
+    packet: &Packet,
+    worker: usize,
+) {
+    for effect in effects.as_slice() {
+        match effect {
+            Effect::Lease { nat_gateway, direction, .. } | Effect::Relate { nat_gateway, direction }
+                if refused_by != Some((*nat_gateway, *direction)) =>
+            {
+                count(tables, *nat_gateway, *direction, packet, worker);
+            }
+            Effect::NewLease { nat_gateway, .. } => {
+                count(tables, *nat_gateway, Direction::Outbound, packet, worker);
+            }
+            _ => {}
+        }
+    }
+    if let Some((nat_gateway, direction)) = refused_by {
+        let slot = tables.nat_gateway(nat_gateway).metrics.slot(worker);
+        slot.refused[direction as usize].add(packet.segments, packet.length);
+    }
+}
+
 /// Counts a packet at a NAT gateway.
 pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet: &Packet, worker: usize) {
     let slot = tables.nat_gateway(at).metrics.slot(worker);
-    match direction {
-        Direction::Outbound => slot.out_to_destination.add(packet.segments, packet.length),
-        Direction::Inbound => slot.in_from_destination.add(packet.segments, packet.length),
-    }
+    slot.traffic(direction).add(packet.segments, packet.length);
 }
 
 impl Walk<'_> {

@@ -12,6 +12,7 @@
 
 pub mod effects;
 mod internet_gateway;
+pub mod mss;
 mod nat_gateway;
 mod network_acl;
 pub mod rewrite;
@@ -21,7 +22,7 @@ mod source_check;
 
 use std::net::IpAddr;
 
-use localvpc_api::trace::{Decision, Protocol, Tuple};
+use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
@@ -91,6 +92,8 @@ pub struct Walk<'a> {
     pub ttl_spent: u8,
     /// Largest packet that the whole way takes, as far as it was checked.
     pub mtu: u16,
+    /// Largest MSS that a SYN may offer on this way.
+    pub mss: u16,
     /// The time of the walk.
     pub now: Time,
     /// Chooses source ports.
@@ -103,8 +106,8 @@ pub struct Walk<'a> {
     pub sender: Option<EniIndex>,
     /// The ENI it was about to be delivered to, if one was.
     pub receiver: Option<EniIndex>,
-    /// The NAT gateway that discarded it, if one did.
-    pub refused_by: Option<NatGatewayIndex>,
+    /// The NAT gateway that discarded it, if one did; outbound is from inside.
+    pub refused_by: Option<(NatGatewayIndex, Direction)>,
 }
 
 /// A packet that ends here.
@@ -197,6 +200,7 @@ impl<'a> Walk<'a> {
             },
             ttl_spent: 0,
             mtu: u16::MAX,
+            mss: u16::MAX,
             now,
             random,
             effects: Effects::default(),
@@ -236,17 +240,14 @@ impl<'a> Walk<'a> {
         }
     }
 
-    /// Notes that the way ahead takes packets of at most `mtu` bytes.
+    /// Notes that the way ahead takes packets of at most `mtu` bytes. One that is larger and may be fragmented goes on; it is cut when it leaves.
     ///
     /// # Errors
-    /// [`Stop`] if this one is larger; `source` and `at` are those of the answer (MTU-3).
+    /// [`Stop`] if this one is larger and must not be fragmented; `source` and `at` are those of the answer (MTU-3).
     fn fit(&mut self, mtu: u16, source: IpAddr, at: Option<At>) -> Result<(), Stop> {
         self.mtu = self.mtu.min(mtu);
-        if self.packet.segment_length <= mtu {
+        if self.packet.segment_length <= mtu || !self.packet.dont_fragment {
             return Ok(());
-        }
-        if !self.packet.dont_fragment {
-            return Err(DiscardReason::TooBigFragmentable.into());
         }
         let kind = AnswerKind::Icmp(IcmpErrorKind::FragmentationNeeded { mtu });
         Err(Stop { reason: DiscardReason::TooBig, answer: at.map(|at| Answer { kind, source, at }) })

@@ -6,8 +6,9 @@
 //! is free towards this destination (NATGW-3, NATGW-10, NATGW-12); the Elastic IP is the
 //! internet gateway's business. From outside, only replies pass, back to where the connection
 //! came from (NATGW-18); pings of its own address stay without an answer (NATGW-19).
-//! TCP, UDP and ICMP echo only (NATGW-9), and ICMP errors about them. It is a hop: the TTL
-//! goes down by one, and time exceeded comes from its private address (NATGW-20). A TCP segment
+//! TCP, UDP and ICMP echo only (NATGW-9), and ICMP errors about them; of fragments those of UDP only (NATGW-27). It is a hop:
+//! the TTL goes down by one, and time exceeded comes from its private address (NATGW-20); so does "fragmentation needed"
+//! about what exceeds its MTU of 8500 bytes, and the MSS of connections is lowered to that (NATGW-28). A TCP segment
 //! from inside on a connection that it does not know (any more) is answered with RST (NATGW-22).
 //!
 //! Reads leases; reserves a port; proposes to make or refresh a lease. Of several addresses
@@ -20,13 +21,16 @@ use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 
 use super::effects::Effect;
-use super::{Answer, AnswerKind, At, Observer, Stop, Walk};
+use super::{Answer, AnswerKind, At, Observer, Stop, Walk, mss};
 use crate::answer::IcmpErrorKind;
 use crate::packet::{Echo, Kind, TcpFacts};
 use crate::state::State;
 use crate::state::leases::{InsideKey, OutsideKey, PortReservation};
 use crate::state::nat_ports::Destination;
 use crate::tables::{NatGateway, NatGatewayIndex, Tables};
+
+/// NATGW-28, MTU-2.
+const MTU: u16 = 8500;
 
 pub fn translate<'a>(
     tables: &Tables,
@@ -56,7 +60,7 @@ pub fn translate<'a>(
         },
     );
     if outcome.is_err() {
-        walk.refused_by = Some(at);
+        walk.refused_by = Some((at, direction));
     }
     outcome.map(|_| At::Routing(gateway.subnet))
 }
@@ -73,9 +77,13 @@ fn hop(
     at: NatGatewayIndex,
     direction: Direction,
 ) -> Result<(), Stop> {
+    if walk.packet.fragment.is_some() && walk.packet.tuple.protocol != Protocol::UDP {
+        return Err(DiscardReason::NatFragment.into());
+    }
+    // It came this far, so its sender tracks it (SG-35), and an answer is related.
+    let related = Effect::Relate { nat_gateway: at, direction };
     if walk.packet.ttl.saturating_sub(walk.ttl_spent) <= 1 {
-        // It came this far, so its sender tracks it (SG-35), and the answer is related.
-        walk.effects.propose(Effect::Relate { nat_gateway: at, direction })?;
+        walk.effects.propose(related)?;
         return Err(Stop {
             reason: DiscardReason::TtlExceeded,
             answer: Some(Answer {
@@ -84,6 +92,11 @@ fn hop(
                 at: At::Routing(gateway.subnet),
             }),
         });
+    }
+    walk.mss = walk.mss.min(mss::of_mtu(MTU));
+    if let Err(stop) = walk.fit(MTU, gateway.addresses[0], Some(At::Routing(gateway.subnet))) {
+        walk.effects.propose(related)?;
+        return Err(stop);
     }
     walk.ttl_spent += 1;
     Ok(())
@@ -120,6 +133,8 @@ fn outward<'a>(
     let key = InsideKey { nat_gateway: gateway.id, tuple: inside(walk.tuple) };
     if let Some((activity, translation, line)) = state.leases.from_inside(&key, walk.now)
         && !crate::state::reopens(walk.packet, line)
+        // An address that was taken away took its connections along (NATGW-47).
+        && gateway.addresses.contains(&translation.address)
     {
         walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Outbound })?;
         walk.translate_source(translation.address, Some(translation.port));
@@ -173,6 +188,10 @@ fn inward<'a>(
     }
     let key = outside(gateway, walk.tuple);
     let tuple = match state.leases.from_outside(&key, walk.now) {
+        // A SYN on a closed connection would begin another one (NATGW-18).
+        Some((_, _, line)) if crate::state::reopens(walk.packet, line) => {
+            return Err(DiscardReason::NatNoConnection.into());
+        }
         Some((activity, tuple, _)) => {
             walk.effects.propose(Effect::Lease {
                 activity,

@@ -34,7 +34,7 @@ pub fn leave(
     seen: &mut impl Observer,
 ) -> Result<At, Stop> {
     let row = tables.eni(eni);
-    filter(state, walk, row, Direction::Outbound, seen)?;
+    filter(state, walk, (eni, row), Direction::Outbound, seen)?;
     Ok(At::Routing(row.subnet))
 }
 
@@ -59,7 +59,7 @@ pub fn enter(
             return Err(DiscardReason::SourceDestCheck.into());
         }
     }
-    filter(state, walk, row, Direction::Inbound, seen)?;
+    filter(state, walk, (eni, row), Direction::Inbound, seen)?;
     if let Some(link) = tables.links.get(&row.link) {
         let router = super::route_table::router_address(tables, row.subnet);
         walk.fit(link.mtu, router, Some(At::Routing(row.subnet)))?;
@@ -70,11 +70,11 @@ pub fn enter(
 fn filter(
     state: &State,
     walk: &mut Walk<'_>,
-    eni: &Eni,
+    (at, eni): (EniIndex, &Eni),
     direction: Direction,
     seen: &mut impl Observer,
 ) -> Result<(), Stop> {
-    let verdict = judge(state, walk, eni, direction)?;
+    let verdict = judge(state, walk, (at, eni), direction)?;
     seen.decided(&walk.tuple, Decision::SecurityGroup { eni: eni.id, direction, verdict });
     match verdict {
         SecurityGroupVerdict::NoMatch { any_rules: false } => Err(DiscardReason::SecurityGroupEmpty.into()),
@@ -86,7 +86,7 @@ fn filter(
 fn judge(
     state: &State,
     walk: &mut Walk<'_>,
-    eni: &Eni,
+    (at, eni): (EniIndex, &Eni),
     direction: Direction,
 ) -> Result<SecurityGroupVerdict, DiscardReason> {
     if let Some(embedded) = walk.embedded {
@@ -110,9 +110,10 @@ fn judge(
     }
     let verdict = by_rules(walk, eni, direction);
     if let SecurityGroupVerdict::Rule { tracked, .. } = verdict {
-        let new = NewConnection { key, direction, tracking: eni.tracking };
+        let (tracking, max_connections) = (eni.tracking, eni.max_connections);
+        let new = NewConnection { key, direction, tracking, max_connections };
         walk.effects.propose(match begins_connection(&walk.packet.kind) {
-            true => Effect::Track { new, untracked: !tracked, absence },
+            true => Effect::Track { eni: at, new, untracked: !tracked, absence },
             false => Effect::Judge(absence),
         })?;
     }

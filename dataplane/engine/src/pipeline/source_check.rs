@@ -24,14 +24,10 @@ pub fn admit(
         return Ok(At::Internet);
     }
     let source = walk.tuple.source;
-    let index = match row.enis.as_slice() {
-        [] => return Err(DiscardReason::UnknownLink.into()),
-        [only] => *only,
-        several => *several
-            .iter()
-            .find(|eni| tables.eni(**eni).addresses.contains(&source))
-            .ok_or(DiscardReason::SourceDestCheck)?,
-    };
+    if row.enis.is_empty() {
+        return Err(DiscardReason::UnknownLink.into());
+    }
+    let index = tables.sender(row, source).ok_or(DiscardReason::SourceDestCheck)?;
     walk.sender = Some(index);
     let eni = tables.eni(index);
     let pass = eni.source_dest_check == SourceDestCheck::Disabled || eni.addresses.contains(&source);

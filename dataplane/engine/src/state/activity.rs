@@ -1,18 +1,20 @@
 //! Keeps, for each live connection or lease, what changes with every packet.
 //!
-//! An [`Activity`] is one cache line of atomics in a fixed array. Creating and
+//! An [`Activity`] is a cache line of atomics that every packet changes, and one that few do, in a fixed array. Creating and
 //! ending one happens under the lock of the index that refers to it; touching it
-//! takes no lock. A [`Ref`] names a line together with its version, so that
-//! whoever kept a reference notices when the line has been given to another
+//! takes no lock. A [`Ref`] names one together with its version, so that
+//! whoever kept a reference notices when it has been given to another
 //! connection.
 
-use std::sync::atomic::{AtomicU8, AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
 use std::sync::{Mutex, PoisonError};
 
 use localvpc_api::report::{ConnectionState, Traffic};
 use localvpc_api::trace::{Direction, Protocol};
+use zerocopy::FromZeros;
 
-use super::tcp;
+use super::tcp::stored::{self, Beginnings, Streams};
+use super::tcp::{self, Connection, Timer};
 use crate::Time;
 use crate::packet::{Kind, Packet};
 
@@ -39,24 +41,49 @@ pub struct Timeouts {
     pub closed: u32,
 }
 
-/// One cache line per connection: all that a packet of it changes.
-#[derive(Debug, Default)]
-#[repr(align(64))]
+/// A connection or lease: all that a packet of it changes.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C, align(64))]
 pub struct Activity {
+    hot: Hot,
+    cold: Cold,
+}
+
+/// What every packet reads or changes: one cache line.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C, align(64))]
+struct Hot {
     /// Odd while in use; changes whenever the line is given out or taken back.
     version: AtomicU32,
     /// For TCP the state as [`tcp`] packs it; [`BY_TRAFFIC`] for everything else.
-    state: AtomicU8,
+    state: AtomicU32,
     /// Time of the last packet that refreshed it.
     last_seen: AtomicU64,
-    /// [`Timeouts`], by state.
-    timeouts: [AtomicU32; 4],
-    /// Packets and bytes, outbound then inbound.
-    packets: [AtomicU64; 2],
+    /// Bytes, by direction.
     bytes: [AtomicU64; 2],
+    /// Packets, by direction: the lower half of their number.
+    packets: [AtomicU32; 2],
+    /// The one of [`Cold::timeouts`] that belongs to the state.
+    timeout: AtomicU32,
+    /// Where the streams of a TCP connection are.
+    streams: Streams,
 }
 
-const BY_TRAFFIC: u8 = u8::MAX;
+/// What only packets change that are walked, and few others.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C, align(64))]
+struct Cold {
+    /// [`Timeouts`], by state.
+    timeouts: [AtomicU32; 4],
+    /// Packets, by direction: the upper half.
+    packets: [AtomicU32; 2],
+    /// How the streams of a TCP connection began.
+    beginnings: Beginnings,
+}
+
+const BY_TRAFFIC: u32 = u32::MAX;
+
+const _: () = assert!(size_of::<Hot>() == 64 && size_of::<Cold>() == 64);
 
 /// A fixed number of activities, given out and taken back.
 #[derive(Debug)]
@@ -74,10 +101,14 @@ struct Free {
 }
 
 impl Activities {
-    /// Room for `capacity` activities, 64 bytes each.
+    /// Room for `capacity` activities, 128 bytes each. Pages that were never used take no memory.
+    ///
+    /// # Panics
+    /// If there is not that much memory.
     pub fn new(capacity: u32) -> Self {
         Self {
-            lines: (0..capacity).map(|_| Activity::default()).collect(),
+            lines: <[Activity]>::new_box_zeroed_with_elems(capacity as usize)
+                .expect("memory for as many activities as the limits say"),
             free: Mutex::new(Free { returned: Vec::new(), fresh: 0 }),
         }
     }
@@ -97,15 +128,15 @@ impl Activities {
         };
         let line = &self.lines[slot as usize];
         line.restart(packet, direction, timeouts, now);
-        let version = line.version.load(Relaxed).wrapping_add(1);
-        line.version.store(version, Release);
+        let version = line.hot.version.load(Relaxed).wrapping_add(1);
+        line.hot.version.store(version, Release);
         Some(Ref { slot, version })
     }
 
     /// Takes a line back; every [`Ref`] to it is dead from here on.
     pub fn end(&self, reference: Ref) {
         let line = &self.lines[reference.slot as usize];
-        line.version.store(reference.version.wrapping_add(1), Release);
+        line.hot.version.store(reference.version.wrapping_add(1), Release);
         self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(reference.slot);
     }
 
@@ -121,7 +152,7 @@ impl Activities {
         let line = &self.lines[old.slot as usize];
         line.restart(packet, direction, timeouts, now);
         let version = old.version.wrapping_add(2);
-        line.version.store(version, Release);
+        line.hot.version.store(version, Release);
         Ref { slot: old.slot, version }
     }
 
@@ -129,7 +160,21 @@ impl Activities {
     #[inline]
     pub fn live(&self, reference: Ref, now: Time) -> Option<&Activity> {
         let line = &self.lines[reference.slot as usize];
-        (line.version.load(Acquire) == reference.version && !line.expired(now)).then_some(line)
+        (line.hot.version.load(Acquire) == reference.version && !line.expired(now)).then_some(line)
+    }
+
+    /// The line, if it still is what `reference` meant, has not idled out, and a mid-stream packet leaves its state alone:
+    /// so that a flow cache may stand in for the walk.
+    #[inline]
+    pub fn steady(&self, reference: Ref, now: Time) -> Option<&Activity> {
+        self.live(reference, now).filter(|line| line.is_steady())
+    }
+
+    /// The line, if it still is what `reference` meant.
+    #[inline]
+    pub fn same(&self, reference: Ref) -> Option<&Activity> {
+        let line = &self.lines[reference.slot as usize];
+        (line.hot.version.load(Acquire) == reference.version).then_some(line)
     }
 
     /// The line, whether or not it has idled out. For holders of the index lock.
@@ -141,51 +186,99 @@ impl Activities {
 impl Activity {
     fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
         let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
-        self.state.store(state, Relaxed);
-        for (slot, value) in
-            self.timeouts.iter().zip([timeouts.new, timeouts.established, timeouts.closing, timeouts.closed])
-        {
+        self.hot.state.store(state, Relaxed);
+        stored::store(None, &Connection::new(), &self.hot.streams, &self.cold.beginnings);
+        for (slot, value) in self.cold.timeouts.iter().zip([
+            timeouts.new,
+            timeouts.established,
+            timeouts.closing,
+            timeouts.closed,
+        ]) {
             slot.store(value, Relaxed);
         }
-        for counter in self.packets.iter().chain(&self.bytes) {
+        for counter in self.hot.packets.iter().chain(&self.cold.packets) {
+            counter.store(0, Relaxed);
+        }
+        for counter in &self.hot.bytes {
             counter.store(0, Relaxed);
         }
         self.see(packet, direction, now);
     }
 
-    /// Counts a packet, refreshes the timer and moves the TCP state along.
+    /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due.
     pub fn see(&self, packet: &Packet, direction: Direction, now: Time) {
-        if let Kind::Tcp(facts) = &packet.kind {
-            let replied = self.packets[direction.opposite() as usize].load(Relaxed) > 0;
-            let state = self.state.load(Relaxed);
-            self.state.store(tcp::next(state, facts.flags, direction, replied), Relaxed);
+        let Kind::Tcp(facts) = &packet.kind else { return self.touch(packet, direction, now) };
+        self.count(packet, direction);
+        let mut state = self.hot.state.load(Relaxed);
+        loop {
+            let before = stored::load(state, &self.hot.streams, &self.cold.beginnings);
+            let mut after = before;
+            let timer = after.see(facts, packet.window_scale, direction);
+            if timer == Timer::Restart {
+                // Before the state, whose timeout may be shorter than it was idle.
+                self.hot.last_seen.store(now.0, Relaxed);
+            }
+            // Two workers may see a FIN each.
+            match self.hot.state.compare_exchange(state, after.state(), Relaxed, Relaxed) {
+                Ok(_) => {
+                    stored::store(Some(&before), &after, &self.hot.streams, &self.cold.beginnings);
+                    return self.settle();
+                }
+                Err(other) => state = other,
+            }
         }
-        self.touch(packet, direction, now);
     }
 
-    /// Counts a packet and refreshes the timer: all that a packet in mid-stream does.
-    #[inline]
+    /// Counts a packet, moves its stream on and refreshes the timer: all that a packet in mid-stream does.
+    #[inline(always)]
     pub fn touch(&self, packet: &Packet, direction: Direction, now: Time) {
-        let at = direction as usize;
-        self.last_seen.store(now.0, Relaxed);
-        self.packets[at].store(self.packets[at].load(Relaxed) + u64::from(packet.segments), Relaxed);
-        self.bytes[at].store(self.bytes[at].load(Relaxed) + u64::from(packet.length), Relaxed);
+        let before = self.count(packet, direction);
+        self.hot.last_seen.store(now.0, Relaxed);
+        match &packet.kind {
+            Kind::Tcp(facts) => self.hot.streams.advance(self.hot.state.load(Relaxed), facts, direction),
+            _ if before <= 1 => self.settle(),
+            _ => {}
+        }
     }
 
-    /// Whether a mid-stream packet leaves its state alone, so that a flow cache may stand in for the walk.
-    pub fn is_steady(&self) -> bool {
-        let state = self.state.load(Relaxed);
+    /// Returns how many packets were counted before in that direction, modulo 2³².
+    #[inline]
+    fn count(&self, packet: &Packet, direction: Direction) -> u32 {
+        let Hot { packets, bytes, .. } = &self.hot;
+        let at = direction as usize;
+        let before = packets[at].load(Relaxed);
+        let (after, carry) = before.overflowing_add(packet.segments.into());
+        packets[at].store(after, Relaxed);
+        if carry {
+            self.cold.packets[at].fetch_add(1, Relaxed);
+        }
+        bytes[at].store(bytes[at].load(Relaxed) + u64::from(packet.length), Relaxed);
+        before
+    }
+
+    /// Sets the timeout that belongs to the state.
+    fn settle(&self) {
+        self.hot.timeout.store(self.cold.timeouts[self.state() as usize].load(Relaxed), Relaxed);
+    }
+
+    /// What is known of a TCP connection.
+    pub fn connection(&self) -> Option<Connection> {
+        let state = self.hot.state.load(Relaxed);
+        (state != BY_TRAFFIC).then(|| stored::load(state, &self.hot.streams, &self.cold.beginnings))
+    }
+
+    /// Opening and closed connections are not: what comes next may open them, or show that they live.
+    #[inline]
+    fn is_steady(&self) -> bool {
+        let state = self.hot.state.load(Relaxed);
         state == BY_TRAFFIC
             || matches!(tcp::phase(state), ConnectionState::Established | ConnectionState::Closing)
     }
 
     /// How far it has come.
-    #[inline]
     pub fn state(&self) -> ConnectionState {
-        match self.state.load(Relaxed) {
-            BY_TRAFFIC if self.packets.iter().all(|packets| packets.load(Relaxed) > 1) => {
-                ConnectionState::Established
-            }
+        match self.hot.state.load(Relaxed) {
+            BY_TRAFFIC if [0, 1].iter().all(|at| self.packets(*at) > 1) => ConnectionState::Established,
             BY_TRAFFIC => ConnectionState::New,
             state => tcp::phase(state),
         }
@@ -194,13 +287,13 @@ impl Activity {
     /// Milliseconds of silence after which it ends.
     #[inline]
     pub fn timeout_ms(&self) -> u64 {
-        u64::from(self.timeouts[self.state() as usize].load(Relaxed))
+        self.hot.timeout.load(Relaxed).into()
     }
 
     /// Milliseconds since its last packet.
     #[inline]
     pub fn idle_ms(&self, now: Time) -> u64 {
-        now.0.saturating_sub(self.last_seen.load(Relaxed))
+        now.0.saturating_sub(self.hot.last_seen.load(Relaxed))
     }
 
     /// Whether it has idled out.
@@ -212,6 +305,11 @@ impl Activity {
     /// Packets and bytes seen in a direction.
     pub fn traffic(&self, direction: Direction) -> Traffic {
         let at = direction as usize;
-        Traffic { packets: self.packets[at].load(Relaxed), bytes: self.bytes[at].load(Relaxed) }
+        Traffic { packets: self.packets(at), bytes: self.hot.bytes[at].load(Relaxed) }
+    }
+
+    fn packets(&self, at: usize) -> u64 {
+        let half = |counter: &AtomicU32| u64::from(counter.load(Relaxed));
+        half(&self.cold.packets[at]) << 32 | half(&self.hot.packets[at])
     }
 }

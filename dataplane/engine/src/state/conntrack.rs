@@ -13,11 +13,12 @@ use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use hashbrown::hash_map::Entry;
 use localvpc_api::EniId;
-use localvpc_api::report::Initiator;
+use localvpc_api::report::{ConnectionState, Initiator};
 use localvpc_api::tables::TrackingTimeouts;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
 use super::activity::{Activities, Activity, Ref, Timeouts};
+use super::allowance::{Allowance, Allowances};
 use crate::Time;
 use crate::packet::Packet;
 
@@ -50,6 +51,17 @@ pub struct NewConnection {
     pub direction: Direction,
     /// Idle timeouts of the ENI.
     pub tracking: TrackingTimeouts,
+    /// Most connections that the ENI tracks.
+    pub max_connections: u32,
+}
+
+/// Why a connection was not made: nothing half-open could give way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotTracked {
+    /// The ENI tracks as many as it may (SG-39).
+    Allowance,
+    /// The table is full.
+    Full,
 }
 
 /// That a connection was not tracked when somebody looked. It holds until one of the same hash is made.
@@ -68,6 +80,8 @@ pub struct Connections {
     hasher: RandomState,
     /// Shared with the flow caches' references.
     pub activities: Activities,
+    /// What each ENI uses of its allowance.
+    pub allowances: Allowances,
 }
 
 type Shard = HashMap<ConnectionKey, Tracked, RandomState>;
@@ -100,6 +114,7 @@ impl Connections {
             made: (0..ABSENCES).map(|_| AtomicU32::default()).collect(),
             hasher: RandomState::default(),
             activities: Activities::new(capacity),
+            allowances: Allowances::default(),
         }
     }
 
@@ -123,14 +138,43 @@ impl Connections {
     }
 
     /// Makes a connection that begins with `packet`. One that is closed or has idled out is replaced; a live one is kept
-    /// and counts the packet. `None` if there is no room.
-    pub fn track(&self, new: &NewConnection, packet: &Packet, now: Time) -> Option<Ref> {
+    /// and counts the packet. Where there is no room, the ENI's oldest half-open connection gives way.
+    ///
+    /// # Errors
+    /// [`NotTracked`].
+    pub fn track(&self, new: &NewConnection, packet: &Packet, now: Time) -> Result<Ref, NotTracked> {
+        let allowance = self.allowances.of(new.key.eni);
+        loop {
+            // Its shard is locked within only: the connection that gives way is in another one.
+            match self.track_if_room(new, &allowance, packet, now) {
+                Ok(activity) => return Ok(activity),
+                Err(not) if !self.evict(&allowance) => return Err(not),
+                Err(_) => {}
+            }
+        }
+    }
+
+    /// Whether [`track`](Self::track) would find room for it, or make some.
+    pub fn has_room(&self, new: &NewConnection, now: Time) -> bool {
+        let Some(allowance) = self.allowances.known(new.key.eni) else { return true };
+        allowance.tracked() < new.max_connections
+            || self.find(&new.key, now).is_some()
+            || allowance.has_half_open(|activity| self.is_half_open(activity, now))
+    }
+
+    fn track_if_room(
+        &self,
+        new: &NewConnection,
+        allowance: &Allowance,
+        packet: &Packet,
+        now: Time,
+    ) -> Result<Ref, NotTracked> {
         let timeouts = timeouts(new.key.outbound.protocol, &new.tracking);
         let initiator = match new.direction {
             Direction::Outbound => Initiator::Local,
             Direction::Inbound => Initiator::Remote,
         };
-        match self.shard(&new.key).entry(new.key) {
+        let activity = match self.shard(&new.key).entry(new.key) {
             Entry::Occupied(mut entry) => {
                 let activity = self.activities.line(entry.get().activity);
                 if activity.expired(now) || super::reopens(packet, activity) {
@@ -138,24 +182,54 @@ impl Connections {
                     let activity = self.activities.restart(old, packet, new.direction, timeouts, now);
                     entry.insert(Tracked { activity, initiator });
                     self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
+                    activity
                 } else {
                     activity.see(packet, new.direction, now);
+                    return Ok(entry.get().activity);
                 }
-                Some(entry.get().activity)
             }
             Entry::Vacant(entry) => {
-                let activity = self.activities.start(packet, new.direction, timeouts, now)?;
+                if !allowance.take(new.max_connections) {
+                    return Err(NotTracked::Allowance);
+                }
+                let Some(activity) = self.activities.start(packet, new.direction, timeouts, now) else {
+                    allowance.give_back();
+                    return Err(NotTracked::Full);
+                };
                 entry.insert(Tracked { activity, initiator });
                 self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
-                Some(activity)
+                activity
+            }
+        };
+        if new.key.outbound.protocol == Protocol::TCP {
+            allowance.note_half_open(new.key, activity, |activity| self.is_half_open(activity, now));
+        }
+        Ok(activity)
+    }
+
+    /// Ends the oldest half-open connection of an ENI. `false` if it has none.
+    fn evict(&self, allowance: &Allowance) -> bool {
+        while let Some((key, activity)) = allowance.take_oldest() {
+            let mut shard = self.shard(&key);
+            let same = shard.get(&key).is_some_and(|tracked| tracked.activity == activity);
+            if same && self.activities.line(activity).state() == ConnectionState::New {
+                shard.remove(&key);
+                self.activities.end(activity);
+                allowance.note_eviction();
+                return true;
             }
         }
+        false
+    }
+
+    fn is_half_open(&self, activity: Ref, now: Time) -> bool {
+        self.activities.live(activity, now).is_some_and(|line| line.state() == ConnectionState::New)
     }
 
     /// Takes back what [`track`](Self::track) made, when the rest of the walk's outcome could not be kept.
     pub fn forget(&self, key: &ConnectionKey) {
         if let Some(tracked) = self.shard(key).remove(key) {
-            self.activities.end(tracked.activity);
+            self.end(key.eni, tracked);
         }
     }
 
@@ -165,7 +239,7 @@ impl Connections {
         self.lock(shard % SHARDS).retain(|key, tracked| {
             let keep = !self.activities.line(tracked.activity).expired(now) && !gone(key.eni);
             if !keep {
-                self.activities.end(tracked.activity);
+                self.end(key.eni, *tracked);
                 ended += 1;
             }
             keep
@@ -197,6 +271,13 @@ impl Connections {
     /// Whether there is none.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    fn end(&self, eni: EniId, tracked: Tracked) {
+        self.activities.end(tracked.activity);
+        if let Some(allowance) = self.allowances.known(eni) {
+            allowance.give_back();
+        }
     }
 
     fn counter(&self, key: &ConnectionKey) -> usize {

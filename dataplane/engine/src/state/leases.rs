@@ -132,7 +132,8 @@ impl Leases {
         Some((activity, inside.tuple, self.activities.live(activity, now)?))
     }
 
-    /// Turns a reservation into a lease that begins with `packet`.
+    /// Turns a reservation into a lease that begins with `packet`. `addresses` are those that the gateway has: a lease of
+    /// any other is replaced.
     ///
     /// # Errors
     /// [`NotLeased`]; the port is free again.
@@ -140,6 +141,7 @@ impl Leases {
         &self,
         key: InsideKey,
         mut reservation: PortReservation<'_>,
+        addresses: &[IpAddr],
         idle_timeout_ms: u64,
         packet: &Packet,
         now: Time,
@@ -154,7 +156,8 @@ impl Leases {
         let mut inside = self.inside.lock(&key);
         if let Some((old, outside)) = inside.get(&key).copied() {
             let activity = self.activities.line(old);
-            if !activity.expired(now) && !super::reopens(packet, activity) {
+            let usable = addresses.contains(&outside.destination.address);
+            if usable && !activity.expired(now) && !super::reopens(packet, activity) {
                 return Err(NotLeased::Raced);
             }
             inside.remove(&key);
@@ -177,12 +180,13 @@ impl Leases {
         }
     }
 
-    /// Ends what has idled out, and what `gone` says has no gateway any more, in one shard; calls `idled` for each of the former.
+    /// Ends what has idled out, and what `gone` says has no gateway or no address there any more, in one shard; calls
+    /// `idled` for each of the former.
     pub fn sweep(
         &self,
         shard: usize,
         now: Time,
-        gone: impl Fn(NatGatewayId) -> bool,
+        gone: impl Fn(NatGatewayId, IpAddr) -> bool,
         mut idled: impl FnMut(NatGatewayId),
     ) -> usize {
         let mut ended = 0;
@@ -192,7 +196,7 @@ impl Leases {
             if expired && line.state() != localvpc_api::report::ConnectionState::Closed {
                 idled(key.nat_gateway);
             }
-            let keep = !expired && !gone(key.nat_gateway);
+            let keep = !expired && !gone(key.nat_gateway, outside.destination.address);
             if !keep {
                 self.release(*activity, *outside);
                 ended += 1;

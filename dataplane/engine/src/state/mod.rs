@@ -3,15 +3,18 @@
 //! This is the truth; the flow caches of the workers only stand in for it.
 
 pub mod activity;
+pub mod allowance;
 pub mod conntrack;
+pub mod fragments;
 pub mod leases;
 pub mod nat_ports;
 pub mod tcp;
 
+use localvpc_api::DiscardReason;
 use localvpc_api::report::ConnectionState;
 
 use crate::Time;
-use crate::metrics::Metrics;
+use crate::metrics::{HOUSEKEEPER, Metrics};
 use crate::packet::{Kind, Packet, TcpFacts};
 use crate::tables::Tables;
 
@@ -37,6 +40,8 @@ pub struct State {
     pub connections: conntrack::Connections,
     /// What NAT gateways have translated.
     pub leases: leases::Leases,
+    /// What became of first fragments.
+    pub fragments: fragments::Fragments,
     /// What was counted.
     pub metrics: Metrics,
 }
@@ -47,6 +52,7 @@ impl State {
         Self {
             connections: conntrack::Connections::new(limits.connections),
             leases: leases::Leases::new(limits.leases),
+            fragments: fragments::Fragments::new(fragments::Bounds::default()),
             metrics: Metrics::default(),
         }
     }
@@ -54,19 +60,34 @@ impl State {
     /// Ends what has idled out in one part of the state, numbered from 0 and taken modulo [`parts`](Self::parts);
     /// returns how much ended.
     ///
-    /// Each call holds one lock at a time, shortly: call it for one part after the other, for all of them every second or so.
+    /// Each call holds one lock at a time, shortly: call it for one part after the other, for all of them every second or so,
+    /// from one thread at a time: it counts in the slot of the [`HOUSEKEEPER`].
     pub fn expire(&self, tables: &Tables, part: usize, now: Time) -> usize {
+        if part.is_multiple_of(self.parts()) {
+            self.connections.allowances.retain(|eni| tables.has_eni(eni));
+            for gateway in &tables.nat_gateways {
+                gateway.metrics.sample(now);
+            }
+        }
         let connections = self.connections.sweep(part, now, |eni| !tables.has_eni(eni));
         let leases = self.leases.sweep(
             part,
             now,
-            |nat_gateway| !tables.has_nat_gateway(nat_gateway),
+            |nat_gateway, address| !tables.has_nat_address(nat_gateway, address),
             |nat_gateway| {
                 let metrics = self.metrics.nat_gateway(nat_gateway);
                 metrics.idle_timeouts.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
             },
         );
-        connections + leases
+        let fragments = self.fragments.sweep(part, now, |source| {
+            let reason = DiscardReason::FragmentTimeout;
+            self.metrics.discards(HOUSEKEEPER).add(reason, 1);
+            let link = tables.links.get(&source.link);
+            if let Some(eni) = link.and_then(|link| tables.sender(link, source.address)) {
+                tables.eni(eni).metrics.slot(HOUSEKEEPER).discards.add(reason, 1);
+            }
+        });
+        connections + leases + fragments
     }
 
     /// Number of parts that [`expire`](Self::expire) takes.

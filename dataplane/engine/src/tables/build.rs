@@ -42,6 +42,11 @@ pub fn build(rows: &localvpc_api::Tables, metrics: &Metrics) -> Result<Tables, I
         internet: internet(rows, &index),
         eni_ids: rows.enis.iter().map(|row| row.id).collect(),
         nat_gateway_ids: rows.nat_gateways.iter().map(|row| row.id).collect(),
+        nat_addresses: rows
+            .nat_gateways
+            .iter()
+            .flat_map(|row| row.addresses.iter().map(|address| (row.id, *address)))
+            .collect(),
     })
 }
 
@@ -132,6 +137,7 @@ fn enis<'a>(rows: &'a localvpc_api::Tables, index: &Index, metrics: &Metrics) ->
             outbound,
             source_dest_check: row.source_dest_check,
             tracking: row.tracking,
+            max_connections: row.max_connections,
             metrics: metrics.eni(row.id),
         }
     };

@@ -72,6 +72,7 @@ pub struct Tables {
     pub(crate) internet: Internet,
     pub(crate) eni_ids: HashSet<EniId, RandomState>,
     pub(crate) nat_gateway_ids: HashSet<NatGatewayId, RandomState>,
+    pub(crate) nat_addresses: HashSet<(NatGatewayId, IpAddr), RandomState>,
 }
 
 impl Tables {
@@ -80,9 +81,22 @@ impl Tables {
         self.eni_ids.contains(&id)
     }
 
-    /// Whether the push has this NAT gateway: leases of others are forgotten.
+    /// The ENI that sends from `source` on a link. In a shared namespace only the source address tells ENIs apart.
+    pub fn sender(&self, link: &Link, source: IpAddr) -> Option<EniIndex> {
+        match link.enis.as_slice() {
+            [only] => Some(*only),
+            enis => enis.iter().copied().find(|eni| self.eni(*eni).addresses.contains(&source)),
+        }
+    }
+
+    /// Whether the push has this NAT gateway.
     pub fn has_nat_gateway(&self, id: NatGatewayId) -> bool {
         self.nat_gateway_ids.contains(&id)
+    }
+
+    /// Whether the push has this NAT gateway with this address: leases of others are forgotten.
+    pub fn has_nat_address(&self, id: NatGatewayId, address: IpAddr) -> bool {
+        self.nat_addresses.contains(&(id, address))
     }
 }
 
@@ -186,6 +200,8 @@ pub struct Eni {
     pub source_dest_check: SourceDestCheck,
     /// Idle timeouts of its connections.
     pub tracking: TrackingTimeouts,
+    /// Most connections that it tracks at a time.
+    pub max_connections: u32,
     /// Its counters; they outlive the tables.
     pub metrics: Arc<EniMetrics>,
 }

@@ -7,14 +7,14 @@
 use std::net::{Ipv4Addr, SocketAddrV4};
 
 use etherparse::{
-    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, TransportHeader, UdpHeader,
-    icmpv4,
+    IcmpEchoHeader, Icmpv4Header, Icmpv4Type, IpNumber, Ipv4Header, TcpHeader, TcpOptionElement,
+    TransportHeader, UdpHeader, icmpv4,
 };
 use localvpc_api::trace::{Protocol, Tuple};
 
 use crate::packet::{Checksum, Echo, Offload, Segmentation, TcpFacts};
 use crate::wire::checksum::Sum;
-use crate::wire::{Tcp, Udp};
+use crate::wire::{Ipv4, Tcp, Udp};
 
 /// TTL of what is built here.
 pub const TTL: u8 = 64;
@@ -24,13 +24,37 @@ pub const TTL: u8 = 64;
 pub struct End(pub SocketAddrV4);
 
 /// A TCP segment without data; `flags` as in [`TcpFacts`].
+///
+/// Its numbers are right, in either direction, while none of the connection's segments have data: both ends begin at 1000.
 pub fn tcp(flags: u8, source: impl Into<End>, destination: impl Into<End>) -> Vec<u8> {
-    let facts = TcpFacts { flags, sequence: 1000, acknowledgement: 0, window: 64240, payload: 0 };
+    let sequence = if flags & TcpFacts::SYN != 0 { 1000 } else { 1001 };
+    let acknowledgement = if flags & TcpFacts::ACK != 0 { 1001 } else { 0 };
+    let facts = TcpFacts { flags, sequence, acknowledgement, window: 64240, payload: 0 };
     tcp_segment(facts, source, destination)
+}
+
+/// A SYN or SYN-ACK that offers to scale windows.
+pub fn tcp_scaled(
+    facts: TcpFacts,
+    scale: u8,
+    source: impl Into<End>,
+    destination: impl Into<End>,
+) -> Vec<u8> {
+    let options = [TcpOptionElement::Noop, TcpOptionElement::WindowScale(scale)];
+    segment_with(facts, &options, source, destination)
 }
 
 /// A TCP segment with everything stated, and as many data bytes as `facts` says.
 pub fn tcp_segment(facts: TcpFacts, source: impl Into<End>, destination: impl Into<End>) -> Vec<u8> {
+    segment_with(facts, &[], source, destination)
+}
+
+fn segment_with(
+    facts: TcpFacts,
+    options: &[TcpOptionElement],
+    source: impl Into<End>,
+    destination: impl Into<End>,
+) -> Vec<u8> {
     let (source, destination) = (source.into().0, destination.into().0);
     let mut header = TcpHeader::new(source.port(), destination.port(), facts.sequence, facts.window);
     header.acknowledgment_number = facts.acknowledgement;
@@ -40,8 +64,63 @@ pub fn tcp_segment(facts: TcpFacts, source: impl Into<End>, destination: impl In
     header.psh = facts.flags & TcpFacts::PSH != 0;
     header.ack = facts.flags & TcpFacts::ACK != 0;
     header.urg = facts.flags & TcpFacts::URG != 0;
+    header.set_options(options).expect("the options fit a header");
     let data = data(facts.payload as usize);
     transport(IpNumber::TCP, TransportHeader::Tcp(header), *source.ip(), *destination.ip(), &data)
+}
+
+/// A TCP segment without data but with options: at most 40 bytes of them, a multiple of 4, as they are.
+pub fn tcp_with_options(
+    flags: u8,
+    source: impl Into<End>,
+    destination: impl Into<End>,
+    options: &[u8],
+) -> Vec<u8> {
+    let bare = tcp(flags, source, destination);
+    let (source, destination) = (source_of(&bare), destination_of(&bare));
+    let header = TcpHeader::from_slice(&bare[20..]).expect("etherparse wrote it").0;
+    let mut bytes = header.to_bytes().to_vec();
+    bytes.extend_from_slice(options);
+    bytes[12] = ((bytes.len() / 4) as u8) << 4;
+    bytes[16..18].fill(0);
+    let sum = Sum::pseudo_header(source, destination, Protocol::TCP, bytes.len() as u32);
+    let checksum = sum.and(Sum::of(&bytes)).checksum();
+    bytes[16..18].copy_from_slice(&checksum.to_be_bytes());
+    ip(IpNumber::TCP, source, destination, &bytes)
+}
+
+/// The fragments that a sender makes of a packet, in order: `room` bytes of data in each but the last, a multiple of 8.
+pub fn fragments(packet: &[u8], identification: u16, room: usize) -> Vec<Vec<u8>> {
+    let (mut header, data) = Ipv4Header::from_slice(packet).expect("an IPv4 packet");
+    let mut start = 0;
+    let mut fragment = |part: &[u8]| {
+        header.identification = identification;
+        header.dont_fragment = false;
+        header.fragment_offset = (start as u16 / 8).try_into().expect("a datagram has at most 65,535 bytes");
+        start += part.len();
+        header.more_fragments = start < data.len();
+        header.set_payload_len(part.len()).expect("a part is smaller than the whole");
+        header.header_checksum = header.calc_header_checksum();
+        [&header.to_bytes()[..], part].concat()
+    };
+    data.chunks(room).map(&mut fragment).collect()
+}
+
+/// A fragment of any kind, right or not: `start` in units of 8 bytes.
+pub fn fragment(
+    protocol: Protocol,
+    source: &str,
+    destination: &str,
+    identification: u16,
+    start: u16,
+    more: bool,
+    data: &[u8],
+) -> Vec<u8> {
+    let mut packet = other(protocol, source, destination, data);
+    packet[4..6].copy_from_slice(&identification.to_be_bytes());
+    let more = if more { Ipv4::MORE_FRAGMENTS } else { 0 };
+    packet[6..8].copy_from_slice(&(start | more).to_be_bytes());
+    seal(packet)
 }
 
 /// A UDP datagram.
@@ -226,6 +305,11 @@ fn address(text: &str) -> Ipv4Addr {
 
 fn source_of(packet: &[u8]) -> Ipv4Addr {
     let octets: [u8; 4] = packet[12..16].try_into().expect("four bytes");
+    octets.into()
+}
+
+fn destination_of(packet: &[u8]) -> Ipv4Addr {
+    let octets: [u8; 4] = packet[16..20].try_into().expect("four bytes");
     octets.into()
 }
 

@@ -33,6 +33,8 @@ pub struct Outcome {
     pub bytes: Vec<u8>,
     /// Packets that the dataplane made in answer.
     pub answers: Vec<(LinkId, Vec<u8>)>,
+    /// Fragments that left: pieces of the packet if it was too big (then `bytes` is empty), and those that waited for it.
+    pub fragments: Vec<(LinkId, Vec<u8>)>,
 }
 
 impl Outcome {
@@ -99,18 +101,44 @@ impl Fabric {
     }
 
     /// Sends a packet on a certain worker.
-    pub fn send_on(&mut self, worker: usize, from: LinkId, mut bytes: Vec<u8>, offload: Offload) -> Outcome {
+    ///
+    /// # Panics
+    /// If it is a fragment that is held back.
+    pub fn send_on(&mut self, worker: usize, from: LinkId, bytes: Vec<u8>, offload: Offload) -> Outcome {
+        self.offer_on(worker, from, bytes, offload).expect("it is not held back")
+    }
+
+    /// Sends a packet, on the next worker in turn. `None` if it is a fragment that is held back.
+    pub fn offer(&mut self, from: LinkId, bytes: Vec<u8>) -> Option<Outcome> {
+        self.next = (self.next + 1) % self.workers.len();
+        self.offer_on(self.next, from, bytes, Offload::default())
+    }
+
+    /// The same on a certain worker.
+    pub fn offer_on(
+        &mut self,
+        worker: usize,
+        from: LinkId,
+        mut bytes: Vec<u8>,
+        offload: Offload,
+    ) -> Option<Outcome> {
         let worker = &mut self.workers[worker];
         let verdict = worker.forward(&self.tables, &self.state, from, &mut bytes, offload, self.now);
         let answers = worker.answers().map(|(link, bytes)| (link, bytes.to_vec())).collect();
+        let fragments = worker.fragments().map(|(link, bytes)| (link, bytes.to_vec())).collect();
         let verdict = match verdict {
             Verdict::Forward { link, length, .. } => {
                 bytes.truncate(length as usize);
                 Ok(link)
             }
+            Verdict::Fragmented { link, .. } => {
+                bytes.clear();
+                Ok(link)
+            }
             Verdict::Discard(reason) => Err(reason),
+            Verdict::Held => return None,
         };
-        Outcome { verdict, bytes, answers }
+        Some(Outcome { verdict, bytes, answers, fragments })
     }
 
     /// Traces the first packet of a connection, and its reply.
@@ -128,7 +156,7 @@ impl Fabric {
     /// # Panics
     /// If there is no such ENI.
     pub fn counted(&self, eni: EniId) -> (u64, u64) {
-        let rows = report::enis(&self.tables);
+        let rows = report::enis(&self.tables, &self.state);
         let row = rows.iter().find(|row| row.eni == eni).expect("an ENI of the tables");
         (row.received.packets, row.sent.packets)
     }

@@ -37,6 +37,14 @@ pub fn packets() -> impl Strategy<Value = Vec<u8>> {
     )
 }
 
+/// A fragment of any of them, all right; what has no data stays whole.
+pub fn fragments() -> impl Strategy<Value = Vec<u8>> {
+    (packets(), 1usize..10, any::<Index>(), any::<u16>()).prop_map(|(packet, room, which, identification)| {
+        let mut parts = craft::fragments(&packet, identification, room * 8);
+        if parts.is_empty() { packet } else { parts.swap_remove(which.index(parts.len())) }
+    })
+}
+
 /// What a virtio header may say, hostile ones included.
 pub fn offloads() -> impl Strategy<Value = Offload> {
     let checksum = prop_oneof![

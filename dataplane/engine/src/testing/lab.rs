@@ -149,6 +149,7 @@ pub fn eni((id, link): (EniId, LinkId), subnet: SubnetId, address: &str, group: 
         security_groups: vec![group],
         source_dest_check: SourceDestCheck::Enabled,
         tracking: TrackingTimeouts::default(),
+        max_connections: DEFAULT_MAX_CONNECTIONS,
     }
 }
 

@@ -40,6 +40,7 @@ impl Sum {
     }
 
     /// What to add to a sum in which the words of `from` are replaced by those of `to` (RFC 1624 §3, eqn. 3).
+    #[inline]
     pub fn difference(from: &[u8], to: &[u8]) -> Self {
         let removed = Self::of(from).checksum();
         match Self::of(to).and_word(removed).fold() {

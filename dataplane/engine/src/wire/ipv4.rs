@@ -42,14 +42,15 @@ impl Ipv4 {
     /// More fragments follow, in [`flags_and_offset`](Self::flags_and_offset).
     pub const MORE_FRAGMENTS: u16 = 0x2000;
 
-    const OFFSET: u16 = 0x1FFF;
+    /// The fragment offset, in [`flags_and_offset`](Self::flags_and_offset), in units of 8 bytes.
+    pub const OFFSET: u16 = 0x1FFF;
 
     /// The header of a packet that is carried, and what the packet has behind it; bytes beyond the total length are left out.
     ///
     /// # Errors
     ///
     /// The packet is shorter than it says, is not IPv4, its header is malformed or has a
-    /// wrong checksum, it carries options, or it is a fragment.
+    /// wrong checksum, or it carries options.
     #[inline]
     pub fn checked(bytes: &[u8]) -> Result<(&Self, &[u8]), DiscardReason> {
         let (header, header_length) = Self::plausible(bytes)?;
@@ -70,9 +71,6 @@ impl Ipv4 {
         }
         if header_length > Self::LENGTH {
             return Err(DiscardReason::IpOptions);
-        }
-        if header.flags_and_offset.get() & (Self::MORE_FRAGMENTS | Self::OFFSET) != 0 {
-            return Err(DiscardReason::Fragment);
         }
         Ok((header, &packet[header_length..]))
     }
@@ -120,6 +118,22 @@ impl Ipv4 {
     /// Whether the packet must not be fragmented.
     pub fn dont_fragment(&self) -> bool {
         self.flags_and_offset.get() & Self::DONT_FRAGMENT != 0
+    }
+
+    /// Whether the packet is only a part of a datagram.
+    #[inline]
+    pub fn is_fragment(&self) -> bool {
+        self.flags_and_offset.get() & (Self::MORE_FRAGMENTS | Self::OFFSET) != 0
+    }
+
+    /// Where the data of the packet starts in that of its datagram, bytes.
+    pub fn fragment_offset(&self) -> u16 {
+        (self.flags_and_offset.get() & Self::OFFSET) * 8
+    }
+
+    /// Whether other fragments of the datagram come behind this one.
+    pub fn more_fragments(&self) -> bool {
+        self.flags_and_offset.get() & Self::MORE_FRAGMENTS != 0
     }
 
     /// Version and header length, before anything is known of the rest.
@@ -178,6 +192,20 @@ mod tests {
     }
 
     #[test]
+    fn fragments_are_recognised_by_offset_and_more() {
+        let fragment = |high: u8, low: u8| {
+            let mut header = *Ipv4::checked(&BYTES).unwrap().0;
+            header.flags_and_offset = [high, low].into();
+            (header.is_fragment(), header.fragment_offset(), header.more_fragments())
+        };
+        assert_eq!(fragment(0x40, 0), (false, 0, false), "DF");
+        assert_eq!(fragment(0x80, 0), (false, 0, false), "the reserved bit");
+        assert_eq!(fragment(0x20, 0), (true, 0, true));
+        assert_eq!(fragment(0x20, 1), (true, 8, true));
+        assert_eq!(fragment(0x1F, 0xFF), (true, 65_528, false));
+    }
+
+    #[test]
     fn padding_is_left_out() {
         let padded = [&BYTES[..], &[0xAA; 16]].concat();
         assert_eq!(Ipv4::checked(&padded).unwrap().1, &BYTES[20..]);
@@ -191,8 +219,6 @@ mod tests {
         assert_eq!(patched(&[(3, 19)]), Err(DiscardReason::MalformedIpHeader));
         assert_eq!(patched(&[(3, 31)]), Err(DiscardReason::Truncated));
         assert_eq!(patched(&[(0, 0x46)]), Err(DiscardReason::IpOptions));
-        assert_eq!(patched(&[(6, 0x20)]), Err(DiscardReason::Fragment), "more fragments");
-        assert_eq!(patched(&[(7, 1)]), Err(DiscardReason::Fragment), "offset 8");
         assert_eq!(patched(&[(6, 0xC0)]), Ok(10), "the reserved bit is ignored");
 
         let mut wrong = BYTES;

@@ -56,6 +56,23 @@ impl Tcp {
     }
 }
 
+/// The window scale among the options of a SYN (RFC 7323 §2.2). What stands behind a malformed option is not read.
+pub fn window_scale(mut options: &[u8]) -> Option<u8> {
+    loop {
+        options = match *options {
+            [END, ..] | [] => return None,
+            [NO_OPERATION, ref rest @ ..] => rest,
+            [WINDOW_SCALE, 3, scale, ..] => return Some(scale),
+            [_, length, ..] if length >= 2 => options.get(usize::from(length)..)?,
+            _ => return None,
+        };
+    }
+}
+
+const END: u8 = 0;
+const NO_OPERATION: u8 = 1;
+const WINDOW_SCALE: u8 = 3;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -86,5 +103,32 @@ mod tests {
         let mut short = BYTES;
         short[12] = 0x4F;
         assert_eq!(Tcp::checked(&short).unwrap_err(), DiscardReason::MalformedTransportHeader);
+    }
+
+    #[test]
+    fn finds_the_window_scale_wherever_it_stands() {
+        // As Linux, Windows and macOS order their options.
+        assert_eq!(window_scale(&[2, 4, 5, 180, 4, 2, 8, 10, 1, 2, 3, 4, 0, 0, 0, 0, 1, 3, 3, 7]), Some(7));
+        assert_eq!(window_scale(&[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2]), Some(8));
+        assert_eq!(window_scale(&[3, 3, 0]), Some(0), "a scale of 0 is an offer too");
+        assert_eq!(window_scale(&[2, 4, 5, 180, 4, 2, 0, 0]), None);
+        assert_eq!(window_scale(&[0, 3, 3, 7]), None, "behind the end of the options");
+        assert_eq!(window_scale(&[]), None);
+    }
+
+    #[test]
+    fn malformed_options_end_the_search() {
+        for options in [
+            &[3, 2, 7][..],
+            &[3, 4, 7, 7],
+            &[3, 3],
+            &[3],
+            &[2, 0, 3, 3, 7],
+            &[2, 1, 3, 3, 7],
+            &[8, 10, 3, 3, 7],
+            &[2],
+        ] {
+            assert_eq!(window_scale(options), None, "{options:?}");
+        }
     }
 }

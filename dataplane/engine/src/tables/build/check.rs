@@ -170,6 +170,7 @@ fn eni_row(eni: &Eni, index: &Index) -> Result<VpcId, RowProblem> {
     positive(eni.tracking.tcp_established_ms, "tcp_established_ms")?;
     positive(eni.tracking.udp_ms, "udp_ms")?;
     positive(eni.tracking.udp_stream_ms, "udp_stream_ms")?;
+    positive(eni.max_connections.into(), "max_connections")?;
     Ok(vpc)
 }
 
@@ -389,8 +390,8 @@ fn ipv4(address: &IpAddr) -> Result<(), RowProblem> {
     }
 }
 
-fn positive(milliseconds: u64, field: &str) -> Result<(), RowProblem> {
-    if milliseconds > 0 { Ok(()) } else { Err(RowProblem::OutOfRange(format!("{field} must not be 0"))) }
+fn positive(number: u64, field: &str) -> Result<(), RowProblem> {
+    if number > 0 { Ok(()) } else { Err(RowProblem::OutOfRange(format!("{field} must not be 0"))) }
 }
 
 fn overlap(a: IpNet, b: Ipv4Net) -> bool {

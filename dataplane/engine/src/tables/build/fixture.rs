@@ -115,5 +115,6 @@ fn eni(id: u32, subnet: u32, address: &str, group: u32) -> Eni {
         security_groups: vec![SecurityGroupId(group)],
         source_dest_check: SourceDestCheck::Enabled,
         tracking: TrackingTimeouts::default(),
+        max_connections: DEFAULT_MAX_CONNECTIONS,
     }
 }

@@ -6,35 +6,53 @@
 
 use std::io;
 
-use localvpc_engine::packet::{Checksum, Offload, Segmentation};
+use crate::packet::{Checksum, Offload, Segmentation};
+
+/// Why a packet cannot be segmented: its offload does not fit it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Unfit(&'static str);
+
+impl std::fmt::Display for Unfit {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for Unfit {}
+
+impl From<Unfit> for io::Error {
+    fn from(unfit: Unfit) -> Self {
+        Self::new(io::ErrorKind::InvalidData, unfit)
+    }
+}
 
 /// Calls `emit` with each packet that `packet` stands for, checksums complete. `packet` is undefined afterwards.
 ///
 /// # Errors
 ///
-/// `InvalidData` when the offload does not fit the packet, or is for IPv6, which is
+/// [`Unfit`] when the offload does not fit the packet, or is for IPv6, which is
 /// not carried; otherwise the first error of `emit`, which ends it.
-pub fn segment(
+pub fn segment<E: From<Unfit>>(
     packet: &mut [u8],
     offload: Offload,
-    mut emit: impl FnMut(&[u8]) -> io::Result<()>,
-) -> io::Result<()> {
+    mut emit: impl FnMut(&[u8]) -> Result<(), E>,
+) -> Result<(), E> {
     let size = match (offload.segmentation, offload.checksum) {
         (Segmentation::None, Checksum::Complete) => return emit(packet),
         (Segmentation::None, Checksum::Partial { start, offset }) => {
             complete(packet, usize::from(start), usize::from(offset))?;
             return emit(packet);
         }
-        (Segmentation::TcpV6 { .. }, _) => return Err(unfit("IPv6 is not carried")),
+        (Segmentation::TcpV6 { .. }, _) => return Err(Unfit("IPv6 is not carried").into()),
         (Segmentation::TcpV4 { size } | Segmentation::Udp { size }, _) => usize::from(size).max(1),
     };
-    let headers = Headers::of(packet).ok_or_else(|| unfit("no TCP or UDP header over IPv4"))?;
+    let headers = Headers::of(packet).ok_or(Unfit("no TCP or UDP header over IPv4"))?;
     let fits = match offload.segmentation {
         Segmentation::Udp { .. } => headers.protocol == UDP,
         _ => headers.protocol == TCP,
     };
     if !fits {
-        return Err(unfit("the segmentation is for another protocol"));
+        return Err(Unfit("the segmentation is for another protocol").into());
     }
     let mut template = [0; MAX_HEADERS];
     template[..headers.payload].copy_from_slice(&packet[..headers.payload]);
@@ -87,8 +105,8 @@ impl Headers {
     }
 
     /// Makes the copied headers those of segment `index`, whose payload starts `skipped` bytes into the stream.
-    fn finish(self, segment: &mut [u8], index: u16, skipped: usize, position: Position) -> io::Result<()> {
-        let length = u16::try_from(segment.len()).map_err(|_| unfit("a segment beyond 65,535 bytes"))?;
+    fn finish(self, segment: &mut [u8], index: u16, skipped: usize, position: Position) -> Result<(), Unfit> {
+        let length = u16::try_from(segment.len()).map_err(|_| Unfit("a segment beyond 65,535 bytes"))?;
         put(segment, 2, length);
         // Each segment is a datagram of its own and needs an identification of its own (RFC 6864 §4).
         put(segment, 4, u16_at(segment, 4).wrapping_add(index));
@@ -130,10 +148,10 @@ enum Position {
 }
 
 /// Completes a checksum whose field holds the folded sum of the pseudo-header.
-fn complete(packet: &mut [u8], start: usize, offset: usize) -> io::Result<()> {
+fn complete(packet: &mut [u8], start: usize, offset: usize) -> Result<(), Unfit> {
     let field = start + offset;
     if field + 2 > packet.len() {
-        return Err(unfit("the checksum lies beyond the packet"));
+        return Err(Unfit("the checksum lies beyond the packet"));
     }
     let sum = !fold(sum_of(&packet[start..]));
     // A UDP checksum of 0 says that there is none (RFC 768); for TCP both zeros are the same number.
@@ -161,10 +179,6 @@ fn u16_at(bytes: &[u8], at: usize) -> u16 {
 
 fn put(bytes: &mut [u8], at: usize, value: u16) {
     bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
-}
-
-fn unfit(why: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidData, why)
 }
 
 const TCP: u8 = 6;
@@ -208,7 +222,7 @@ mod tests {
         let mut segments = Vec::new();
         segment(&mut packet, offload, |segment| {
             segments.push(segment.to_vec());
-            Ok(())
+            Ok::<_, Unfit>(())
         })
         .unwrap();
         segments
@@ -227,16 +241,19 @@ mod tests {
         if ip.protocol().0 == TCP {
             let header = TcpHeaderSlice::from_slice(rest).unwrap();
             let payload = &rest[header.slice().len()..];
-            assert_eq!(header.checksum(), header.calc_checksum_ipv4(&ip, payload).unwrap());
+            assert_eq!(header.checksum(), not_zero(header.calc_checksum_ipv4(&ip, payload).unwrap()));
         } else {
             let header = UdpHeaderSlice::from_slice(rest).unwrap();
             assert_eq!(usize::from(header.length()), rest.len());
             let expected =
                 header.to_header().calc_checksum_ipv4_raw(ip.source(), ip.destination(), &rest[8..]);
-            // RFC 768: a sum of zero is sent as all ones.
-            let expected = Some(expected.unwrap()).filter(|sum| *sum != 0).unwrap_or(0xffff);
-            assert_eq!(header.checksum(), expected);
+            assert_eq!(header.checksum(), not_zero(expected.unwrap()));
         }
+    }
+
+    /// All ones is the other form of zero, the one that is written (RFC 768; Linux does so for TCP too).
+    fn not_zero(checksum: u16) -> u16 {
+        if checksum == 0 { 0xffff } else { checksum }
     }
 
     #[test]
@@ -282,7 +299,7 @@ mod tests {
             (vec![], offload(Segmentation::Udp { size: 2 }, 6)),
         ];
         for (mut packet, offload) in cases {
-            let result = segment(&mut packet, offload, |_| panic!("sent something"));
+            let result = segment::<io::Error>(&mut packet, offload, |_| panic!("sent something"));
             assert_eq!(result.unwrap_err().kind(), io::ErrorKind::InvalidData, "{offload:?}");
         }
     }
@@ -322,7 +339,7 @@ mod tests {
             };
             if let [first, .., ] = packet.as_mut_slice() { *first = 0x45; }
             let checksum = Checksum::Partial { start, offset };
-            let _ = segment(&mut packet, Offload { checksum, segmentation, ecn: false }, |_| Ok(()));
+            let _ = segment(&mut packet, Offload { checksum, segmentation, ecn: false }, |_| Ok::<_, Unfit>(()));
         }
     }
 }

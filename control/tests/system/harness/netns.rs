@@ -1,0 +1,40 @@
+//! A namespace that is not the lab's.
+
+use std::path::Path;
+
+use super::command::run_line;
+
+/// A namespace made with `ip netns add`, removed when dropped.
+#[derive(Debug)]
+pub struct Netns {
+    /// Its name in `/run/netns`.
+    pub name: String,
+}
+
+impl Netns {
+    /// Makes it.
+    #[track_caller]
+    pub fn add(name: String) -> Self {
+        run_line(&format!("ip netns add {name}")).ok();
+        Self { name }
+    }
+
+    /// What `ip -n NAME` prints for these words.
+    #[track_caller]
+    pub fn ip(&self, line: &str) -> String {
+        run_line(&format!("ip -n {} {line}", self.name)).ok().stdout
+    }
+
+    /// Whether it has its name still.
+    pub fn exists(&self) -> bool {
+        Path::new("/run/netns").join(&self.name).exists()
+    }
+}
+
+impl Drop for Netns {
+    fn drop(&mut self) {
+        if self.exists() {
+            run_line(&format!("ip netns delete {}", self.name));
+        }
+    }
+}

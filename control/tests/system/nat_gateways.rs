@@ -1,0 +1,162 @@
+//! NAT gateways: idle connections, routes that move between two, the end of one, and what they count.
+
+use std::io::{ErrorKind, Read, Write};
+use std::net::TcpStream;
+
+use localvpc::view::NatGatewayMetrics;
+
+use crate::harness::{Lab, echoes, edit, wait};
+
+/// app leaves by nat-a; nat-b stands beside it.
+const TWO: &str = "
+lab: two
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    internet_gateway: igw
+    subnets:
+      public: { cidr: 10.0.1.0/24, route_table: public }
+      private: { cidr: 10.0.2.0/24, route_table: private }
+    route_tables:
+      public: [ { to: 0.0.0.0/0, via: igw } ]
+      private: [ { to: 0.0.0.0/0, via: nat-a } ]
+    nat_gateways:
+      nat-a: { subnet: public, eip: 203.0.113.20 }
+      nat-b: { subnet: public, eip: [203.0.113.21, 203.0.113.22] }
+    instances:
+      app: { subnet: private, ip: 10.0.2.20 }
+internet:
+  hosts:
+    example: { ip: 198.51.100.10, run: [localvpc serve 80, localvpc serve 7 --echo] }
+";
+
+fn by_nat_b() -> String {
+    edit(TWO, "via: nat-a }", "via: nat-b }")
+}
+
+/// Requires that the next line is answered with a reset.
+#[track_caller]
+fn is_reset(stream: &mut TcpStream) {
+    let outcome = stream
+        .set_read_timeout(Some(wait::PATIENCE))
+        .and_then(|()| stream.write_all(b"line\n"))
+        .and_then(|()| stream.read(&mut [0; 5]));
+    match outcome {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => {}
+        other => panic!("the connection should be reset: {other:?}"),
+    }
+}
+
+#[track_caller]
+fn metrics(lab: &Lab, name: &str) -> NatGatewayMetrics {
+    let all: Vec<NatGatewayMetrics> = lab.json(&["nat", name, "--metrics"]);
+    all.into_iter().next().expect("a NAT gateway of the lab")
+}
+
+#[test]
+fn natgw_22_a_connection_that_idles_too_long_is_reset_on_the_next_write() {
+    let Some(lab) = Lab::new() else { return };
+    let short = edit(TWO, "eip: 203.0.113.20 }", "eip: 203.0.113.20, idle_timeout: 2s }");
+    let up = lab.apply(&short).ok();
+    assert!(up.stderr.contains("`idle_timeout` is 2 s; AWS always uses 350 s"), "{up}");
+    lab.wait_for_servers();
+    let mut connection = lab.connect("app", "198.51.100.10:7");
+    echoes(&mut connection);
+    assert_eq!(lab.leases().len(), 1);
+    wait::until("the connection to idle out", || lab.leases().is_empty().then_some(()));
+    lab.discards("NGW_NO_CONNECTION", || is_reset(&mut connection));
+    wait::until("the idle timeout to be counted", || {
+        (metrics(&lab, "nat-a").idle_timeout_count == 1).then_some(())
+    });
+    // A new one works at once.
+    echoes(&mut lab.connect("app", "198.51.100.10:7"));
+}
+
+#[test]
+fn a_route_moves_between_nat_gateways_under_load() {
+    let Some(lab) = Lab::up(TWO) else { return };
+    // What is on its way while the route moves may be reset: those are left out.
+    let script = "while [ ! -e stop ]; do curl -sS --max-time 5 http://198.51.100.10/ 2>&1; done";
+    let mut load = lab.command(&["exec", "app", "--", "sh", "-c"]);
+    load.arg(script);
+    let load = crate::harness::Running::start(&mut load);
+
+    let mut silent = lab.connect("app", "198.51.100.10:7");
+    let mut talking = lab.connect("app", "198.51.100.10:7");
+    for connection in [&mut silent, &mut talking] {
+        echoes(connection);
+    }
+    lab.apply(&by_nat_b()).ok();
+    is_reset(&mut talking);
+    let seen = lab.curl("app", "http://198.51.100.10/");
+    assert!(seen.starts_with("you are 203.0.113.21:") || seen.starts_with("you are 203.0.113.22:"), "{seen}");
+    let held: Vec<_> = lab.leases().into_iter().filter(|lease| lease.name == "nat-a").collect();
+    assert!(!held.is_empty(), "the old leases are held until they idle out");
+
+    // Back within the idle time: the connection that was silent meanwhile goes on with its lease.
+    lab.apply(TWO).ok();
+    echoes(&mut silent);
+    assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
+
+    std::fs::write(lab.run_dir().join("stop"), "").expect("a file can be written");
+    let lines = load.end().ok().stdout;
+    let count = |eip: &str| lines.lines().filter(|line| line.starts_with(&format!("you are {eip}:"))).count();
+    let by_b = count("203.0.113.21") + count("203.0.113.22");
+    assert!(count("203.0.113.20") > 0 && by_b > 0, "{lines}");
+    let lost = lines.lines().filter(|line| line.starts_with("curl:")).count();
+    assert!(lost <= 2, "at most what was on its way at a move: {lines}");
+}
+
+#[test]
+fn rt_17_rt_19_a_deleted_nat_gateway_leaves_a_blackhole() {
+    let Some(lab) = Lab::up(TWO) else { return };
+    lab.curl("app", "http://198.51.100.10/");
+    let deleted = edit(TWO, "nat-a: { subnet: public,", "nat-a: { state: deleted, subnet: public,");
+    let up = lab.apply(&deleted).ok();
+    assert!(up.stdout.contains("~ NAT gateway nat-a"), "{up}");
+    assert!(up.stderr.contains("leads to NAT gateway `nat-a`, which is deleted: it is a blackhole"), "{up}");
+    lab.curl_is_cut("app", "http://198.51.100.10/", "BAD_STATE_ROUTE");
+    let explained = lab.explain("app example tcp/80", 1);
+    assert_eq!(explained["code"], "BAD_STATE_ROUTE", "{explained}");
+    wait::until("its leases to end", || lab.leases().is_empty().then_some(()));
+
+    lab.apply(&edit(&deleted, "via: nat-a }", "via: nat-b }")).ok();
+    lab.curl("app", "http://198.51.100.10/");
+    lab.apply(TWO).ok();
+    assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"), "made anew");
+}
+
+#[test]
+fn natgw_4_the_internet_gateway_drops_what_a_private_nat_gateway_sends() {
+    let private = edit(
+        TWO,
+        "nat-a: { subnet: public, eip: 203.0.113.20 }",
+        "nat-a: { subnet: public, connectivity: private, ip: [10.0.1.100, 10.0.1.101] }",
+    );
+    let Some(lab) = Lab::up(&private) else { return };
+    lab.curl_is_cut("app", "http://198.51.100.10/", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS");
+    assert!(lab.leases().is_empty());
+    let explained = lab.explain("app example tcp/80", 1);
+    let advice = explained["advice"].as_str().unwrap_or_default();
+    assert!(advice.contains("NAT gateway nat-a is private"), "{explained}");
+}
+
+#[test]
+fn natgw_48_natgw_49_metrics_of_real_connections() {
+    let Some(lab) = Lab::up(TWO) else { return };
+    for _ in 0..3 {
+        lab.curl("app", "http://198.51.100.10/");
+    }
+    lab.ping_is_cut("internet", "203.0.113.20", "NGW_NO_CONNECTION");
+    let now = metrics(&lab, "nat-a");
+    assert_eq!((now.connection_attempt_count, now.connection_established_count), (3, 3), "{now:?}");
+    assert_eq!(now.bytes_in_from_source, now.bytes_out_to_destination, "{now:?}");
+    assert_eq!(
+        now.packets_in_from_destination,
+        now.packets_out_to_source + now.packets_drop_count,
+        "{now:?}"
+    );
+    assert!(now.packets_drop_count >= 2, "the pings: {now:?}");
+    assert!(now.peak_bytes_per_second > 0, "{now:?}");
+    assert_eq!(metrics(&lab, "nat-b").connection_attempt_count, 0);
+}

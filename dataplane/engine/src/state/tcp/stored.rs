@@ -1,0 +1,213 @@
+//! Keeps a connection where any worker can reach it: in atomics, those that every packet changes apart from the others.
+//!
+//! Only the worker that has a packet of a direction writes that direction's numbers, so plain stores do. Where two have
+//! one at the same time, the numbers may fall back by a packet, which the next one makes good.
+
+use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
+
+use localvpc_api::trace::Direction;
+use zerocopy::FromZeros;
+
+use super::side::{Reach, Side};
+use super::{Connection, shift};
+use crate::packet::TcpFacts;
+
+/// How far both streams have come, by the direction in which they go: what a packet in mid-stream changes.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C)]
+pub struct Streams {
+    end: [AtomicU32; 2],
+    ack: [AtomicU32; 2],
+    /// In the units of the negotiated scale, rounded up.
+    window: [AtomicU16; 2],
+}
+
+/// What SYNs have said, and what only they change.
+#[derive(Debug, Default, FromZeros)]
+#[repr(C)]
+pub struct Beginnings {
+    first: [AtomicU32; 3],
+    /// One more than the scale that was offered; 0 if none was.
+    scale: [AtomicU8; 3],
+    /// The reach of the SYN that did not fit.
+    pending: [AtomicU32; 3],
+}
+
+/// Where a pending SYN stands among [`Beginnings`], behind those of the two directions.
+const PENDING: usize = 2;
+
+impl Streams {
+    /// Moves a direction's stream on: all that a packet in mid-stream does.
+    #[inline]
+    pub fn advance(&self, state: u32, facts: &TcpFacts, from: Direction) {
+        let (sender, receiver) = (self.reach(state, from), self.reach(state, from.opposite()));
+        if sender.fits(facts, receiver) {
+            let at = from as usize;
+            let Reach { end, ack, .. } = sender.after(facts, 0);
+            self.end[at].store(end, Relaxed);
+            self.ack[at].store(ack, Relaxed);
+            if facts.window > self.window[at].load(Relaxed) {
+                self.window[at].store(facts.window, Relaxed);
+            }
+        }
+    }
+
+    #[inline]
+    fn reach(&self, state: u32, of: Direction) -> Reach {
+        let at = of as usize;
+        Reach {
+            end: self.end[at].load(Relaxed),
+            ack: self.ack[at].load(Relaxed),
+            window: u32::from(self.window[at].load(Relaxed)) << shift(state, of),
+        }
+    }
+
+    #[inline]
+    fn store(&self, state: u32, reach: Reach, of: Direction) {
+        let at = of as usize;
+        self.end[at].store(reach.end, Relaxed);
+        self.ack[at].store(reach.ack, Relaxed);
+        // It came in these units, or from a SYN, whose window has 16 bits.
+        let shift = shift(state, of);
+        let window = (reach.window + (1 << shift) - 1) >> shift;
+        self.window[at].store(window as u16, Relaxed);
+    }
+}
+
+impl Beginnings {
+    fn side(&self, at: usize, reach: Reach) -> Side {
+        let scale = self.scale[at].load(Relaxed).checked_sub(1);
+        Side { first: self.first[at].load(Relaxed), reach, scale }
+    }
+
+    fn store(&self, at: usize, side: &Side) {
+        self.first[at].store(side.first, Relaxed);
+        self.scale[at].store(side.scale.map_or(0, |scale| scale + 1), Relaxed);
+    }
+}
+
+/// What is known of a connection in `state`.
+pub fn load(state: u32, streams: &Streams, beginnings: &Beginnings) -> Connection {
+    let side = |of: Direction| beginnings.side(of as usize, streams.reach(state, of));
+    let [end, ack, window] = [0, 1, 2].map(|at: usize| beginnings.pending[at].load(Relaxed));
+    Connection {
+        state,
+        sides: [side(Direction::Inbound), side(Direction::Outbound)],
+        pending: beginnings.side(PENDING, Reach { end, ack, window }),
+    }
+}
+
+/// Writes what differs from `before`, or everything.
+pub fn store(before: Option<&Connection>, after: &Connection, streams: &Streams, beginnings: &Beginnings) {
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let side = after.side(direction);
+        let same = |before: &Connection| {
+            before.side(direction) == side && shift(before.state, direction) == shift(after.state, direction)
+        };
+        if !before.is_some_and(same) {
+            streams.store(after.state, side.reach, direction);
+            beginnings.store(direction as usize, &side);
+        }
+    }
+    if before.is_none_or(|before| before.pending != after.pending) {
+        let Reach { end, ack, window } = after.pending.reach;
+        for (stored, value) in beginnings.pending.iter().zip([end, ack, window]) {
+            stored.store(value, Relaxed);
+        }
+        beginnings.store(PENDING, &after.pending);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::state::tcp::Timer;
+
+    fn facts(flags: u8, sequence: u32, acknowledgement: u32, window: u16) -> TcpFacts {
+        TcpFacts { flags, sequence, acknowledgement, window, payload: 10 }
+    }
+
+    /// A connection after some segments, kept in memory and in atomics.
+    fn play(segments: &[(TcpFacts, Option<u8>, Direction)]) -> (Connection, Connection) {
+        let (streams, beginnings) = (Streams::default(), Beginnings::default());
+        let mut kept = Connection::new();
+        let mut state = kept.state;
+        for (facts, scale, from) in segments {
+            kept.see(facts, *scale, *from);
+            let before = load(state, &streams, &beginnings);
+            let mut after = before;
+            after.see(facts, *scale, *from);
+            store(Some(&before), &after, &streams, &beginnings);
+            state = after.state;
+        }
+        (kept, load(state, &streams, &beginnings))
+    }
+
+    const SYN: u8 = TcpFacts::SYN;
+    const ACK: u8 = TcpFacts::ACK;
+    use Direction::{Inbound, Outbound};
+
+    #[test]
+    fn what_is_stored_is_what_is_loaded() {
+        // Windows are multiples of the scale, so that none is rounded.
+        let (kept, loaded) = play(&[
+            (facts(SYN, 1_000, 0, 512), Some(7), Outbound),
+            (facts(SYN | ACK, 5_000, 1_011, 1_024), Some(8), Inbound),
+            (facts(ACK, 1_011, 5_011, 300), None, Outbound),
+            (facts(ACK, 5_011, 1_021, 400), None, Inbound),
+            (facts(SYN, 9_000, 0, 777), Some(3), Outbound),
+        ]);
+        assert_eq!(loaded, kept);
+        assert_eq!(
+            (loaded.side(Outbound).reach.window, loaded.side(Inbound).reach.window),
+            (300 << 7, 400 << 8)
+        );
+        assert_eq!((loaded.pending.first, loaded.pending.scale), (9_001, Some(3)));
+        assert_eq!(loaded.pending.reach, Reach { end: 9_011, ack: 0, window: 777 });
+    }
+
+    #[test]
+    fn the_window_of_a_syn_is_rounded_up_to_the_scale() {
+        let (_, loaded) = play(&[
+            (facts(SYN, 1_000, 0, 513), Some(7), Outbound),
+            (facts(SYN | ACK, 5_000, 1_011, 65_535), Some(0), Inbound),
+        ]);
+        assert_eq!((loaded.side(Outbound).reach.window, loaded.side(Inbound).reach.window), (640, 65_535));
+    }
+
+    #[test]
+    fn advancing_is_what_seeing_does_in_mid_stream() {
+        let begin = [
+            (facts(SYN, 1_000, 0, 500), Some(7), Outbound),
+            (facts(SYN | ACK, 5_000, 1_011, 500), Some(2), Inbound),
+            (facts(ACK, 1_011, 5_011, 500), None, Outbound),
+        ];
+        let (mut connection, _) = play(&begin);
+        let (streams, beginnings) = (Streams::default(), Beginnings::default());
+        store(None, &connection, &streams, &beginnings);
+        for (facts, from) in [
+            (facts(ACK, 5_011, 1_021, 600), Inbound),
+            (facts(ACK, 1_021, 5_021, 9), Outbound),
+            (facts(ACK, 1_021, 7_777, 700), Outbound),
+            (facts(ACK, 5_011, 1_031, 900), Inbound),
+        ] {
+            assert_eq!(connection.see(&facts, None, from), Timer::Restart);
+            streams.advance(connection.state, &facts, from);
+            assert_eq!(load(connection.state, &streams, &beginnings), connection, "{facts:?}");
+        }
+        assert_eq!(connection.side(Inbound).reach, Reach { end: 5_021, ack: 1_031, window: 900 << 2 });
+    }
+
+    #[test]
+    fn everything_is_written_over_what_another_connection_left() {
+        let (streams, beginnings) = (Streams::default(), Beginnings::default());
+        let (used, _) = play(&[
+            (facts(SYN, 1_000, 0, 500), Some(7), Outbound),
+            (facts(SYN | ACK, 5_000, 1_011, 500), Some(2), Inbound),
+            (facts(SYN, 9_000, 0, 777), Some(3), Outbound),
+        ]);
+        store(None, &used, &streams, &beginnings);
+        store(None, &Connection::new(), &streams, &beginnings);
+        assert_eq!(load(Connection::new().state, &streams, &beginnings), Connection::new());
+    }
+}
