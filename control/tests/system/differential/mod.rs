@@ -153,7 +153,8 @@ fn run_all(lab: &Lab, linux: &Linux, probes: &[Probe], patience: Duration) -> Ve
                 loop {
                     let job = next.fetch_add(1, Ordering::Relaxed);
                     let Some(probe) = probes.get(job / 2) else { break };
-                    let netns = if job % 2 == 0 { lab.netns(probe.from) } else { linux.netns(probe.from) };
+                    let netns =
+                        if job.is_multiple_of(2) { lab.netns(probe.from) } else { linux.netns(probe.from) };
                     let outcome = probe.run(&netns, patience);
                     outcomes.lock().expect("no thread panics with it")[job / 2][job % 2] = outcome;
                 }
