@@ -9,6 +9,7 @@ mod harness;
 mod changes;
 mod configs;
 mod crashes;
+mod differential;
 mod load;
 mod mtu;
 mod namespaces;
