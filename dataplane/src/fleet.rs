@@ -20,11 +20,11 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use localvpc_api::LinkId;
 use localvpc_api::report::{LinkCounters, WorkerCounters};
-use localvpc_engine::worker::Worker as Engine;
 use localvpc_engine::{Limits, State, Tables};
 use rustix::event::EventfdFlags;
 
 use crate::clock;
+use crate::engine::Engine;
 use crate::links::{Link, Links};
 use crate::worker::{Metrics, Worker};
 
@@ -77,10 +77,22 @@ impl Fleet {
     ///
     /// When the process is out of descriptors or threads.
     pub fn start(workers: usize, seed: u64) -> io::Result<Self> {
+        Self::start_with(workers, seed, localvpc_engine::Worker::new)
+    }
+
+    /// The same with another [`Engine`], made from a worker's index and a seed of its own.
+    ///
+    /// # Errors
+    ///
+    /// When the process is out of descriptors or threads.
+    pub fn start_with<E: Engine>(
+        workers: usize,
+        seed: u64,
+        engine: impl Fn(usize, u64) -> E,
+    ) -> io::Result<Self> {
         let wake = || rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         // Each worker draws its own random numbers.
-        let engines: Vec<_> =
-            (0..workers).map(|index| Engine::new(index, seed ^ (index as u64) << 32)).collect();
+        let engines: Vec<_> = (0..workers).map(|index| engine(index, seed ^ (index as u64) << 32)).collect();
         let shared = Arc::new(Shared {
             tables: ArcSwap::from_pointee(Tables::default()),
             links: ArcSwap::from_pointee(Links::default()),

@@ -2,6 +2,8 @@
 //!
 //! What happens to a packet is decided by [`localvpc_engine`]; here is what touches the world:
 //!
+//! - [`process`]: from the command line to the end
+//! - [`engine`]: what the loop asks of whatever decides
 //! - [`device`]: where packets come from and go to
 //! - [`links`]: the devices that are attached, with their queues
 //! - `worker`: the loop that reads, forwards and writes
@@ -12,8 +14,10 @@
 
 pub mod clock;
 pub mod device;
+pub mod engine;
 pub mod fleet;
 pub mod links;
+pub mod process;
 pub mod sandbox;
 pub mod server;
 mod worker;

@@ -25,6 +25,7 @@ use rustix::io::Errno;
 
 use crate::clock::{self, Instant};
 use crate::device::{Arrival, Device, Frame, NO_OFFLOAD};
+use crate::engine::Engine;
 use crate::fleet::Shared;
 use crate::links::{Link, Links};
 
@@ -38,11 +39,11 @@ const EVENTS: usize = 64;
 const WAKE: u64 = u64::MAX;
 
 /// One worker thread's own.
-pub(crate) struct Worker {
+pub(crate) struct Worker<E> {
     epoll: OwnedFd,
     /// What the epoll instance watches, by the number that its events carry.
     reading: HashMap<u64, Reading>,
-    hands: Hands,
+    hands: Hands<E>,
 }
 
 /// A queue that this worker reads.
@@ -62,12 +63,12 @@ enum Health {
 }
 
 /// What a packet passes through.
-struct Hands {
+struct Hands<E> {
     index: usize,
     shared: Arc<Shared>,
     tables: Arc<Tables>,
     links: Arc<Links>,
-    engine: localvpc_engine::Worker,
+    engine: E,
     /// The packet at hand.
     frame: Frame,
     /// A packet beside the one at hand: a fragment, or an answer of our own.
@@ -113,17 +114,13 @@ impl Metrics {
     }
 }
 
-impl Worker {
+impl<E: Engine> Worker<E> {
     /// A worker that watches nothing yet.
     ///
     /// # Errors
     ///
     /// When the process is out of descriptors.
-    pub(crate) fn new(
-        index: usize,
-        engine: localvpc_engine::Worker,
-        shared: Arc<Shared>,
-    ) -> io::Result<Self> {
+    pub(crate) fn new(index: usize, engine: E, shared: Arc<Shared>) -> io::Result<Self> {
         let epoll = epoll::create(CreateFlags::CLOEXEC)?;
         epoll::add(&epoll, &shared.wakes[index], EventData::new_u64(WAKE), EventFlags::IN)?;
         let hands = Hands {
@@ -253,7 +250,7 @@ enum Patience {
     Endless,
 }
 
-impl Hands {
+impl<E: Engine> Hands<E> {
     fn burst(&mut self, link: &Link, queue: &dyn Device, now: Instant) -> io::Result<()> {
         for _ in 0..BURST {
             match queue.read(&mut self.frame)? {
