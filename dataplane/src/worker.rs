@@ -279,13 +279,9 @@ impl<E: Engine> Hands<E> {
             }
         }
         let mut lost = 0;
-        for (link, bytes) in self.engine.fragments() {
-            self.answer.fill(bytes, NO_OFFLOAD);
-            lost += u16::from(send(&self.links, self.index, link, &mut self.answer).is_err());
-        }
-        for (link, bytes) in self.engine.answers() {
-            self.answer.fill(bytes, NO_OFFLOAD);
-            lost += u16::from(send(&self.links, self.index, link, &mut self.answer).is_err());
+        for extra in self.engine.extras() {
+            self.answer.fill(extra.bytes, NO_OFFLOAD);
+            lost += u16::from(send(&self.links, self.index, extra.link, &mut self.answer).is_err());
         }
         if lost > 0 {
             self.discard(DiscardReason::LinkWrite, lost);

@@ -15,7 +15,7 @@
 //!
 //! # The modules, in path order
 //!
-//! - [`worker`]: one packet from bytes to verdict
+//! - [`worker`]: packets from bytes to verdicts, one by one or in batches
 //! - [`wire`], [`packet`]: views over bytes, and what a packet says
 //! - [`flow`]: the cache in front of the walk
 //! - [`pipeline`]: the walk, one file per stage, and the rewriting at its end
@@ -45,7 +45,7 @@ pub mod worker;
 pub use state::{Limits, State};
 pub use tables::Tables;
 pub use trace::trace;
-pub use worker::{Verdict, Worker};
+pub use worker::{BatchPacket, Verdict, Worker};
 
 /// A point in time: milliseconds on a clock that never goes back.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]

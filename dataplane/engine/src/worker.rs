@@ -1,5 +1,6 @@
 //! Forwards packets, one after the other: parse, look up or walk, commit, rewrite.
 
+mod batch;
 mod fragments;
 mod outbox;
 mod rate;
@@ -15,7 +16,7 @@ use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
-use crate::pipeline::{self, AnswerKind, At, Stop, Walk, mss};
+use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk, mss};
 use crate::state::State;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
@@ -31,7 +32,7 @@ pub enum Verdict {
         /// Packets that it stands for.
         segments: u16,
     },
-    /// It leaves in fragments, because it is too big for its way: take them from [`Worker::fragments`]. Its bytes are undefined.
+    /// It leaves in fragments, because it is too big for its way: they are in [`Worker::extras`]. Its bytes are undefined.
     Fragmented {
         /// The link they leave on.
         link: LinkId,
@@ -44,6 +45,8 @@ pub enum Verdict {
     Discard(DiscardReason),
 }
 
+pub use batch::BatchPacket;
+pub use outbox::{Extra, Origin};
 pub use rate::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND};
 
 /// What one thread forwards with: a flow cache and counters of its own.
@@ -53,7 +56,8 @@ pub struct Worker {
     cache: FlowCache,
     random: Random,
     counters: Arc<WorkerCounters>,
-    answers: Answers,
+    /// A buffer for the answer at hand.
+    answer: Vec<u8>,
     outbox: outbox::Outbox,
     icmp_errors: rate::TokenBucket,
 }
@@ -69,14 +73,6 @@ pub struct WorkerCounters {
     pub walks: Counter,
     /// Places of the cache that hold a flow.
     pub cached_flows: Counter,
-}
-
-/// Packets that the dataplane itself has made, until they are taken.
-#[derive(Debug, Default)]
-struct Answers {
-    /// Buffers, kept for reuse; the first `used` hold answers.
-    buffers: Vec<(LinkId, Vec<u8>)>,
-    used: usize,
 }
 
 /// Flows that a worker's cache holds.
@@ -105,7 +101,7 @@ impl Worker {
             cache: FlowCache::new(flows),
             random: Random(seed),
             counters: Arc::default(),
-            answers: Answers::default(),
+            answer: Vec::with_capacity(LIMIT),
             outbox: outbox::Outbox::default(),
             icmp_errors: rate::TokenBucket::new(ICMP_ERRORS_PER_SECOND, ICMP_ERROR_BURST),
         }
@@ -123,8 +119,29 @@ impl Worker {
 
     /// Decides about the packet that came in on `from` and rewrites it in place.
     ///
-    /// `bytes` begin with the IP header. Their number never changes.
+    /// `bytes` begin with the IP header. Their number never changes. What leaves beside it is in [`extras`](Self::extras).
     pub fn forward(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        from: LinkId,
+        bytes: &mut [u8],
+        offload: Offload,
+        now: Time,
+    ) -> Verdict {
+        self.outbox.clear();
+        self.outbox.turn_to(0);
+        self.decide(tables, state, from, bytes, offload, now)
+    }
+
+    /// The packets that leave beside those of the last [`forward`](Self::forward) or [`forward_batch`](Self::forward_batch),
+    /// in the order in which they leave.
+    #[inline]
+    pub fn extras(&self) -> impl Iterator<Item = Extra<'_>> {
+        self.outbox.packets()
+    }
+
+    fn decide(
         &mut self,
         tables: &Tables,
         state: &State,
@@ -182,19 +199,6 @@ impl Worker {
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
         }
-    }
-
-    /// Takes the packets that the dataplane made in the last [`forward`](Self::forward): each with the link it leaves on, checksums complete.
-    pub fn answers(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
-        let used = std::mem::take(&mut self.answers.used);
-        self.answers.buffers[..used].iter().map(|(link, bytes)| (*link, bytes.as_slice()))
-    }
-
-    /// Takes the fragments that leave since the last [`forward`](Self::forward), after its own packet: pieces of a packet that was too big, and
-    /// fragments that have waited for their first. Each with the link it leaves on, checksums complete.
-    #[inline]
-    pub fn fragments(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
-        self.outbox.take()
     }
 
     /// Counts a packet that was lost after its verdict: the device did not take it.
@@ -284,7 +288,22 @@ impl Worker {
         now: Time,
     ) {
         let Some(answer) = &refused.stop.answer else { return };
-        let mut made = self.answers.next_buffer();
+        let mut made = std::mem::take(&mut self.answer);
+        self.answer_in(&mut made, tables, state, refused, answer, (bytes, packet), now);
+        self.answer = made;
+    }
+
+    #[expect(clippy::too_many_arguments, reason = "they are those of `answer`, taken apart")]
+    fn answer_in(
+        &mut self,
+        made: &mut Vec<u8>,
+        tables: &Tables,
+        state: &State,
+        refused: &Refused<'_>,
+        answer: &Answer,
+        (bytes, packet): (&[u8], &Packet),
+        now: Time,
+    ) {
         let written = match answer.kind {
             AnswerKind::Icmp(kind) => {
                 // The quote shows the packet as it was where it was discarded.
@@ -293,25 +312,24 @@ impl Worker {
                 quote[..length].copy_from_slice(&bytes[..length]);
                 Rewrite::new(packet.tuple, refused.tuple, refused.ttl_spent)
                     .apply(&mut quote[..length], packet);
-                answer::icmp_error(&mut made, kind, answer.source, &quote[..length])
+                answer::icmp_error(made, kind, answer.source, &quote[..length])
             }
-            AnswerKind::Reset => answer::tcp_reset(&mut made, packet),
+            AnswerKind::Reset => answer::tcp_reset(made, packet),
         };
-        let parsed = written.and_then(|()| packet::parse(&made, Offload::default()).ok());
-        let Some(parsed) = parsed else { return self.answers.give_back(made) };
+        let parsed = written.and_then(|()| packet::parse(made, Offload::default()).ok());
+        let Some(parsed) = parsed else { return };
         if matches!(answer.kind, AnswerKind::Icmp(_)) && !self.icmp_errors.take(now) {
             self.discard(tables, state, 1, DiscardReason::IcmpErrorRate, None);
-            return self.answers.give_back(made);
+            return;
         }
         match self.walk(tables, state, Start::At(answer.at), &parsed, refused.effects.as_slice(), now) {
             Ok(accepted) => {
-                accepted.rewrite(&mut made, &parsed);
+                accepted.rewrite(made, &parsed);
                 count_enis(tables, None, accepted.receiver, &parsed, self.index);
-                self.answers.push(accepted.out, made);
+                self.outbox.push(Origin::Answer, accepted.out, &[made]);
             }
             Err(refused) => {
                 self.discard(tables, state, 1, refused.stop.reason, refused.receiver);
-                self.answers.give_back(made);
             }
         }
     }
@@ -395,24 +413,6 @@ impl Accepted {
             sender: self.sender,
             receiver: self.receiver,
         })
-    }
-}
-
-impl Answers {
-    fn next_buffer(&mut self) -> Vec<u8> {
-        if self.used == self.buffers.len() {
-            self.buffers.push((LinkId(0), Vec::with_capacity(LIMIT)));
-        }
-        std::mem::take(&mut self.buffers[self.used].1)
-    }
-
-    fn push(&mut self, link: LinkId, bytes: Vec<u8>) {
-        self.buffers[self.used] = (link, bytes);
-        self.used += 1;
-    }
-
-    fn give_back(&mut self, bytes: Vec<u8>) {
-        self.buffers[self.used].1 = bytes;
     }
 }
 

@@ -263,6 +263,46 @@ proptest! {
         }
     }
 
+    /// Packets in batches of any size meet the same fate, in the same order, as one after the other.
+    #[test]
+    fn a_batch_is_its_packets_one_after_the_other(steps in steps(), sizes in prop::collection::vec(1..70_usize, 1..9), flows in prop_oneof![Just(0_usize), Just(4), Just(1000)]) {
+        let limits = Limits { connections: 1000, leases: 1000 };
+        let fabric = || Fabric::with_workers(lab::tables(), vec![Worker::with_cache(0, 5, flows)], limits);
+        let (mut single, mut batched) = (fabric(), fabric());
+        let mut sizes = sizes.iter().cycle();
+        let (mut last, mut waiting, mut expected) = (None, Vec::new(), Vec::new());
+        for step in steps.iter().chain([&Step::Pass(0)]) {
+            let Some((_, link, bytes)) = packet_of(&mut single, &last, step) else {
+                while !waiting.is_empty() {
+                    let size = (*sizes.next().unwrap()).min(waiting.len());
+                    let outcomes = batched.offer_batch(0, waiting.drain(..size).collect());
+                    let expected: Vec<_> = expected.drain(..size).collect();
+                    prop_assert_eq!(outcomes, expected);
+                }
+                packet_of(&mut batched, &None, step);
+                continue;
+            };
+            waiting.push((link, bytes.clone(), Offload::default()));
+            let outcome = single.offer_on(0, link, bytes, Offload::default());
+            if let Some(Outcome { verdict: Ok(link), bytes, .. }) = &outcome
+                && parse(bytes, Offload::default()).is_ok_and(|packet| packet.fragment.is_none())
+            {
+                last = Some((*link, bytes.clone()));
+            }
+            expected.push(outcome);
+        }
+        prop_assert_eq!(report::connections(&batched.state, batched.now), report::connections(&single.state, single.now));
+        prop_assert_eq!(report::leases(&batched.state, batched.now), report::leases(&single.state, single.now));
+        prop_assert_eq!(report::enis(&batched.tables, &batched.state), report::enis(&single.tables, &single.state));
+        prop_assert_eq!(report::discards(&batched.state), report::discards(&single.state));
+        prop_assert_eq!(
+            report::nat_gateways(&batched.tables, &batched.state, batched.now),
+            report::nat_gateways(&single.tables, &single.state, single.now)
+        );
+        let packets = |net: &Fabric| net.workers[0].counters().packets.value();
+        prop_assert_eq!(packets(&batched), packets(&single));
+    }
+
     #[test]
     fn the_same_push_twice_is_the_same_as_once(steps in steps()) {
         let limits = Limits { connections: 1000, leases: 1000 };

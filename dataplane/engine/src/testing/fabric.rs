@@ -6,7 +6,7 @@ use localvpc_api::{DiscardReason, EniId, Generation, LinkId};
 use crate::packet::{self, Offload};
 use crate::state::{Limits, State};
 use crate::tables::{Tables, build};
-use crate::worker::{Verdict, Worker};
+use crate::worker::{BatchPacket, Origin, Verdict, Worker};
 use crate::{Time, report};
 
 /// A dataplane in memory.
@@ -124,21 +124,27 @@ impl Fabric {
     ) -> Option<Outcome> {
         let worker = &mut self.workers[worker];
         let verdict = worker.forward(&self.tables, &self.state, from, &mut bytes, offload, self.now);
-        let answers = worker.answers().map(|(link, bytes)| (link, bytes.to_vec())).collect();
-        let fragments = worker.fragments().map(|(link, bytes)| (link, bytes.to_vec())).collect();
-        let verdict = match verdict {
-            Verdict::Forward { link, length, .. } => {
-                bytes.truncate(length as usize);
-                Ok(link)
-            }
-            Verdict::Fragmented { link, .. } => {
-                bytes.clear();
-                Ok(link)
-            }
-            Verdict::Discard(reason) => Err(reason),
-            Verdict::Held => return None,
-        };
-        Some(Outcome { verdict, bytes, answers, fragments })
+        outcome(worker, 0, verdict, bytes)
+    }
+
+    /// Sends packets as one batch on a certain worker; `None` for each fragment that is held back.
+    ///
+    /// # Panics
+    /// If a packet is left without a verdict.
+    pub fn offer_batch(
+        &mut self,
+        worker: usize,
+        mut packets: Vec<(LinkId, Vec<u8>, Offload)>,
+    ) -> Vec<Option<Outcome>> {
+        let worker = &mut self.workers[worker];
+        let mut batch: Vec<_> = packets
+            .iter_mut()
+            .map(|(from, bytes, offload)| BatchPacket::new(*from, bytes, *offload))
+            .collect();
+        worker.forward_batch(&self.tables, &self.state, &mut batch, self.now);
+        let verdicts: Vec<_> = batch.iter().map(|packet| packet.verdict.expect("it was decided")).collect();
+        let packets = packets.into_iter().zip(verdicts).enumerate();
+        packets.map(|(at, ((_, bytes, _), verdict))| outcome(worker, at, verdict, bytes)).collect()
     }
 
     /// Traces the first packet of a connection, and its reply.
@@ -160,4 +166,25 @@ impl Fabric {
         let row = rows.iter().find(|row| row.eni == eni).expect("an ENI of the tables");
         (row.received.packets, row.sent.packets)
     }
+}
+
+fn outcome(worker: &Worker, at: usize, verdict: Verdict, mut bytes: Vec<u8>) -> Option<Outcome> {
+    let extras = |origin| {
+        let mine = worker.extras().filter(move |extra| extra.after == at && extra.origin == origin);
+        mine.map(|extra| (extra.link, extra.bytes.to_vec())).collect()
+    };
+    let (answers, fragments) = (extras(Origin::Answer), extras(Origin::Fragment));
+    let verdict = match verdict {
+        Verdict::Forward { link, length, .. } => {
+            bytes.truncate(length as usize);
+            Ok(link)
+        }
+        Verdict::Fragmented { link, .. } => {
+            bytes.clear();
+            Ok(link)
+        }
+        Verdict::Discard(reason) => Err(reason),
+        Verdict::Held => return None,
+    };
+    Some(Outcome { verdict, bytes, answers, fragments })
 }

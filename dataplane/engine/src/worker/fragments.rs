@@ -5,7 +5,7 @@ use std::sync::Arc;
 use localvpc_api::{DiscardReason, LinkId};
 use zerocopy::IntoBytes;
 
-use super::{Start, Verdict, Worker, count_enis, forwarded};
+use super::{Origin, Start, Verdict, Worker, count_enis, forwarded};
 use crate::Time;
 use crate::flow::{activity, holds};
 use crate::fragment::fragment;
@@ -103,7 +103,7 @@ impl Worker {
         for mut held in state.fragments.decide(from, packet, fragment, &fate) {
             let follows = self.follow(tables, state, &fate, &mut held.bytes, &held.packet, now);
             if let Verdict::Forward { link, length, .. } = follows {
-                self.outbox.push(link, &[&held.bytes[..length as usize]]);
+                self.outbox.push(Origin::Fragment, link, &[&held.bytes[..length as usize]]);
             }
         }
         verdict
@@ -178,7 +178,9 @@ impl Worker {
         let outbox = &mut self.outbox;
         // Checksums first: a fragment has nobody behind it who could complete them.
         let cut = segment(&mut bytes[..packet.length as usize], offload, |segment| {
-            fragment(segment, mtu, |header, data| outbox.push(link, &[header.as_bytes(), data]));
+            fragment(segment, mtu, |header, data| {
+                outbox.push(Origin::Fragment, link, &[header.as_bytes(), data])
+            });
             Ok::<_, Unfit>(())
         });
         match cut {

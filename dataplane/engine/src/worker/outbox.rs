@@ -1,48 +1,77 @@
-//! Packets that leave beside the one at hand: pieces of it, and fragments that waited for it.
+//! Packets that leave beside those at hand: pieces of one, fragments that waited for it, answers to it.
 
 use localvpc_api::LinkId;
+
+/// A packet that leaves beside those that were handed over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Extra<'a> {
+    /// The packet of the batch that it belongs to, by position. It leaves after that one and before the next.
+    pub after: usize,
+    /// The link it leaves on.
+    pub link: LinkId,
+    /// From the IP header on, checksums complete.
+    pub bytes: &'a [u8],
+    /// Where it comes from.
+    pub origin: Origin,
+}
+
+/// Where an [`Extra`] comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Origin {
+    /// A piece of a packet that was too big, or a fragment that has waited for its first.
+    Fragment,
+    /// The dataplane made it: an ICMP error or a reset.
+    Answer,
+}
 
 /// Packets in one buffer, which is kept for reuse.
 #[derive(Debug, Default)]
 pub(super) struct Outbox {
     bytes: Vec<u8>,
-    /// For each packet the link it leaves on, and where in `bytes` it ends.
-    packets: Vec<(LinkId, usize)>,
-    contents: Contents,
+    packets: Vec<Slot>,
+    /// The packet at hand.
+    at: usize,
 }
 
-#[derive(Debug, Default, PartialEq, Eq)]
-enum Contents {
-    #[default]
-    Waiting,
-    Taken,
+#[derive(Debug)]
+struct Slot {
+    after: usize,
+    link: LinkId,
+    origin: Origin,
+    /// Where in the buffer it ends.
+    end: usize,
 }
 
 impl Outbox {
-    /// Puts a packet in, made of parts.
-    pub(super) fn push(&mut self, link: LinkId, parts: &[&[u8]]) {
-        if self.contents == Contents::Taken {
+    /// Forgets what is in it.
+    #[inline]
+    pub(super) fn clear(&mut self) {
+        if !self.packets.is_empty() {
             self.bytes.clear();
             self.packets.clear();
-            self.contents = Contents::Waiting;
         }
-        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
-        self.packets.push((link, self.bytes.len()));
     }
 
-    /// Takes all packets, in the order in which they were put in.
+    /// What is put in from here on belongs to packet `at`.
     #[inline]
-    pub(super) fn take(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
-        let waiting = match std::mem::replace(&mut self.contents, Contents::Taken) {
-            Contents::Waiting => self.packets.len(),
-            Contents::Taken => 0,
-        };
-        let bytes = self.bytes.as_slice();
+    pub(super) fn turn_to(&mut self, at: usize) {
+        self.at = at;
+    }
+
+    /// Puts a packet in, made of parts.
+    pub(super) fn push(&mut self, origin: Origin, link: LinkId, parts: &[&[u8]]) {
+        parts.iter().for_each(|part| self.bytes.extend_from_slice(part));
+        self.packets.push(Slot { after: self.at, link, origin, end: self.bytes.len() });
+    }
+
+    /// All packets, in the order in which they were put in.
+    #[inline]
+    pub(super) fn packets(&self) -> impl Iterator<Item = Extra<'_>> {
         let mut start = 0;
-        self.packets[..waiting].iter().map(move |(link, end)| {
-            let packet = &bytes[start..*end];
-            start = *end;
-            (*link, packet)
+        self.packets.iter().map(move |&Slot { after, link, origin, end }| {
+            let bytes = &self.bytes[start..end];
+            start = end;
+            Extra { after, link, bytes, origin }
         })
     }
 }
@@ -52,17 +81,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn packets_are_taken_once_and_in_order() {
+    fn packets_come_out_in_order_and_with_their_owner() {
         let mut outbox = Outbox::default();
-        let taken = |outbox: &mut Outbox| -> Vec<(u32, Vec<u8>)> {
-            outbox.take().map(|(link, bytes)| (link.0, bytes.to_vec())).collect()
-        };
-        assert!(taken(&mut outbox).is_empty());
         for _ in 0..2 {
-            outbox.push(LinkId(1), &[b"he", b"llo"]);
-            outbox.push(LinkId(2), &[b"you"]);
-            assert_eq!(taken(&mut outbox), [(1, b"hello".to_vec()), (2, b"you".to_vec())]);
-            assert!(taken(&mut outbox).is_empty());
+            assert_eq!(outbox.packets().count(), 0);
+            outbox.turn_to(0);
+            outbox.push(Origin::Fragment, LinkId(1), &[b"he", b"llo"]);
+            outbox.turn_to(7);
+            outbox.push(Origin::Answer, LinkId(2), &[b"you"]);
+            let hello =
+                Extra { after: 0, link: LinkId(1), bytes: b"hello".as_slice(), origin: Origin::Fragment };
+            let you = Extra { after: 7, link: LinkId(2), bytes: b"you".as_slice(), origin: Origin::Answer };
+            assert_eq!(outbox.packets().collect::<Vec<_>>(), [hello, you]);
+            outbox.clear();
         }
     }
 }
