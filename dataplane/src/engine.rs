@@ -5,32 +5,20 @@
 
 use std::sync::Arc;
 
-use localvpc_api::{DiscardReason, LinkId};
-use localvpc_engine::packet::Offload;
-use localvpc_engine::worker::WorkerCounters;
-use localvpc_engine::{State, Tables, Time, Verdict};
+use localvpc_api::DiscardReason;
+use localvpc_engine::worker::{BatchPacket, Extra, WorkerCounters};
+use localvpc_engine::{State, Tables, Time};
 
 /// One worker's own; see [`localvpc_engine::Worker`] for what the methods promise.
 pub trait Engine: Send + 'static {
     /// Its counters.
     fn counters(&self) -> &Arc<WorkerCounters>;
 
-    /// Decides about the packet that came in on `from` and rewrites it in place.
-    fn forward(
-        &mut self,
-        tables: &Tables,
-        state: &State,
-        from: LinkId,
-        bytes: &mut [u8],
-        offload: Offload,
-        now: Time,
-    ) -> Verdict;
+    /// Decides about packets in the order in which they came, and rewrites them in place.
+    fn forward_batch(&mut self, tables: &Tables, state: &State, batch: &mut [BatchPacket<'_>], now: Time);
 
-    /// Takes the packets that it made itself in the last [`forward`](Self::forward), each with the link it leaves on.
-    fn answers(&mut self) -> impl Iterator<Item = (LinkId, &[u8])>;
-
-    /// Takes the fragments that leave since the last [`forward`](Self::forward).
-    fn fragments(&mut self) -> impl Iterator<Item = (LinkId, &[u8])>;
+    /// The packets that leave beside those of the last [`forward_batch`](Self::forward_batch), in the order in which they leave.
+    fn extras(&self) -> impl Iterator<Item = Extra<'_>>;
 
     /// Counts a packet that was lost after its verdict.
     fn lost(&self, state: &State, segments: u16, reason: DiscardReason);
@@ -46,26 +34,13 @@ impl Engine for localvpc_engine::Worker {
     }
 
     #[inline]
-    fn forward(
-        &mut self,
-        tables: &Tables,
-        state: &State,
-        from: LinkId,
-        bytes: &mut [u8],
-        offload: Offload,
-        now: Time,
-    ) -> Verdict {
-        self.forward(tables, state, from, bytes, offload, now)
+    fn forward_batch(&mut self, tables: &Tables, state: &State, batch: &mut [BatchPacket<'_>], now: Time) {
+        self.forward_batch(tables, state, batch, now);
     }
 
     #[inline]
-    fn answers(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
-        self.answers()
-    }
-
-    #[inline]
-    fn fragments(&mut self) -> impl Iterator<Item = (LinkId, &[u8])> {
-        self.fragments()
+    fn extras(&self) -> impl Iterator<Item = Extra<'_>> {
+        self.extras()
     }
 
     fn lost(&self, state: &State, segments: u16, reason: DiscardReason) {

@@ -17,7 +17,7 @@ use localvpc_api::report::WorkerCounters;
 use localvpc_api::{DiscardReason, LinkId};
 use localvpc_engine::metrics::Counter;
 use localvpc_engine::worker::WorkerCounters as EngineCounters;
-use localvpc_engine::{Tables, Verdict};
+use localvpc_engine::{BatchPacket, Tables, Verdict};
 use rustix::buffer::spare_capacity;
 use rustix::event::Timespec;
 use rustix::event::epoll::{self, CreateFlags, Event, EventData, EventFlags};
@@ -269,10 +269,9 @@ impl<E: Engine> Hands<E> {
         let segments = self.frame.segments();
         from.slot(self.index).read(self.frame.packet().len(), segments);
         let offload = self.frame.offload;
-        let packet = self.frame.packet_mut();
-        let verdict =
-            self.engine.forward(&self.tables, &self.shared.state, from.id, packet, offload, now.into());
-        if let Verdict::Forward { link, length, segments } = verdict {
+        let mut batch = [BatchPacket::new(from.id, self.frame.packet_mut(), offload)];
+        self.engine.forward_batch(&self.tables, &self.shared.state, &mut batch, now.into());
+        if let Some(Verdict::Forward { link, length, segments }) = batch[0].verdict {
             self.frame.truncate(length as usize);
             if send(&self.links, self.index, link, &mut self.frame).is_err() {
                 self.discard(DiscardReason::LinkWrite, segments);
