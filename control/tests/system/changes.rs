@@ -1,6 +1,10 @@
 //! `up` of a lab that is up: the difference, and nothing else.
 
-use crate::harness::{Lab, TWO_TIER, echoes, edit};
+use std::path::Path;
+
+use localvpc::view::StatusView;
+
+use crate::harness::{Lab, Netns, TWO_TIER, echoes, edit};
 
 #[test]
 fn up_twice_has_nothing_to_do_the_second_time() {
@@ -86,7 +90,69 @@ fn instances_come_and_go_and_the_others_stay() {
     lab.wait_for_servers();
     assert!(lab.curl("internet", "http://203.0.113.10/").starts_with("you are 198.51.100.10:"));
     echoes(&mut connection);
-    assert!(!std::path::Path::new("/run/netns").join(lab.netns("web")).exists());
+    assert!(!Path::new("/run/netns").join(lab.netns("web")).exists());
     let refused = lab.exec("web", "true").exits(1);
     assert!(refused.stderr.contains("web"), "{refused}");
+}
+
+#[test]
+fn a_changed_command_is_started_anew_and_no_other() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    let pid = |owner: &str| {
+        let owner = lab.status().instances.into_iter().find(|it| it.name == owner).expect("an instance");
+        owner.processes[0].pid.expect("it runs")
+    };
+    let (web, db) = (pid("web"), pid("db"));
+    lab.apply(&edit(TWO_TIER, "run: localvpc serve 5432", "run: localvpc serve 5432 --echo")).ok();
+    lab.wait_for_servers();
+    assert_eq!(pid("web"), web);
+    assert_ne!(pid("db"), db);
+    echoes(&mut lab.connect("app", "10.0.2.30:5432"));
+}
+
+#[test]
+fn a_failed_up_is_undone_and_the_lab_stays_as_it_was() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    let before = lab.status();
+    let with = |name: &str, rest: &str| {
+        let db = "      db:  { subnet";
+        edit(
+            TWO_TIER,
+            db,
+            &format!(
+                "      new: {{ subnet: private-a, ip: 10.0.2.40 }}\n      {name}: {{ subnet: private-a{rest} }}\n{db}"
+            ),
+        )
+    };
+    let is_as_before = || {
+        assert!(!Path::new("/run/netns").join(lab.netns("new")).exists());
+        assert!(!Path::new("/etc/netns").join(lab.netns("new")).exists());
+        let hosts = lab.exec("app", "cat /etc/hosts").ok();
+        assert!(!hosts.stdout.contains("10.0.2.40"), "{hosts}");
+        let after = lab.status();
+        let pids = |status: &StatusView| -> Vec<Option<u32>> {
+            status.instances.iter().flat_map(|it| &it.processes).map(|it| it.pid).collect()
+        };
+        assert_eq!(pids(&before), pids(&after));
+        let generation = |status: &StatusView| status.dataplane.as_ref().map(|it| it.generation);
+        assert_eq!(generation(&before), generation(&after));
+        assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
+    };
+
+    let refused = lab.apply(&with("bad", ", attach: no-such-namespace")).exits(1);
+    assert!(
+        refused
+            .stderr
+            .contains("bad: cannot attach to /run/netns/no-such-namespace: there is no such namespace"),
+        "{refused}"
+    );
+    assert!(refused.stderr.ends_with("Nothing was changed\n"), "{refused}");
+    is_as_before();
+
+    // Known too late to be checked before: what was made is removed again.
+    let foreign = Netns::add(lab.netns("taken"));
+    let refused = lab.apply(&with("taken", "")).exits(1);
+    assert!(refused.stderr.ends_with("Rolled back: everything is as it was\n"), "{refused}");
+    is_as_before();
+    drop(foreign);
 }

@@ -120,14 +120,54 @@ fn the_namespace_of_a_process_is_attached_until_the_process_ends() {
     lab.down();
 }
 
+/// Another path to a namespace: a process in it.
+fn holder(of: &str) -> (Running, String) {
+    let sleep = Running::start(Command::new("ip").args(["netns", "exec", of, "sleep", "600"]));
+    let path = format!("/proc/{}/ns/net", sleep.pid());
+    let own = std::fs::read_link("/proc/self/ns/net").expect("a namespace");
+    wait::until("it to be inside", || std::fs::read_link(&path).ok().filter(|there| *there != own));
+    (sleep, path)
+}
+
 #[test]
-fn the_machines_own_namespace_is_never_attached() {
+fn what_cannot_be_attached_starts_nothing() {
     let Some(lab) = Lab::new() else { return };
     let routes = run_line("ip route show table all").ok().stdout;
-    let refused = lab.apply(&attached(&format!("/proc/{}/ns/net", std::process::id()))).exits(1);
-    assert!(refused.stderr.contains("own network namespace"), "{refused}");
-    lab.nothing_is_left();
+    let theirs = Netns::add(format!("of-{}", lab.name));
+    let (_holder, by_process) = holder(&theirs.name);
+    let own = format!("/proc/{}/ns/net", std::process::id());
+    let db = "security_groups: [db], run";
+    let both =
+        edit(&attached(&theirs.name), db, &format!("security_groups: [db], attach: {by_process}, run"));
+    for (file, why) in [
+        (attached("no-such-namespace"), "there is no such namespace"),
+        (attached(&own), "own network namespace"),
+        (both, "the same namespace that app attaches"),
+    ] {
+        let refused = lab.apply(&file).exits(1);
+        assert!(refused.stderr.contains(why), "{refused}");
+        assert!(refused.stderr.ends_with("Nothing was changed\n"), "{refused}");
+        lab.nothing_is_left();
+    }
     assert_eq!(run_line("ip route show table all").ok().stdout, routes);
+
+    // The namespace that the lab has made, by another path.
+    lab.apply(TWO_TIER).ok();
+    let (_holder, made) = holder(&lab.netns("web"));
+    let refused = lab.apply(&attached(&made)).exits(1);
+    assert!(refused.stderr.contains("it is the namespace that this lab made for web"), "{refused}");
+}
+
+#[test]
+fn a_namespace_of_others_under_our_name_is_left_alone() {
+    let Some(lab) = Lab::new() else { return };
+    let foreign = Netns::add(lab.netns("app"));
+    let refused = lab.apply(TWO_TIER).exits(1);
+    assert!(refused.stderr.contains("exists already and does not belong to lab"), "{refused}");
+    lab.localvpc(&["down"]);
+    foreign.ip("link show lo");
+    drop(foreign);
+    lab.nothing_is_left();
 }
 
 #[test]

@@ -4,6 +4,7 @@ use localvpc::view::CountersView;
 use rustix::process::Signal;
 use serde_json::Value;
 
+use crate::harness::command::run_line;
 use crate::harness::{Lab, Running, TWO_TIER, edit, wait};
 
 #[test]
@@ -116,6 +117,39 @@ fn run_commands_keep_their_output_and_tell_how_they_ended() {
     wait::until("web's log", || {
         lab.localvpc(&["logs", "web"]).stdout.contains("listening on 10.0.1.10:80").then_some(())
     });
+}
+
+#[test]
+fn a_command_that_ends_at_once_is_a_warning() {
+    let two = "security_groups: [app] }";
+    let commands = "security_groups: [app], run: [nosuchcommand, 'true', sleep 600, exit 3] }";
+    let Some(lab) = Lab::new() else { return };
+    let file = edit(TWO_TIER, two, commands);
+    let up = lab.apply(&file).ok();
+    for failed in ["`nosuchcommand` ended with exit status 127", "`exit 3` ended with exit status 3"] {
+        assert!(up.stderr.contains(&format!("warning: app: {failed}; see `localvpc logs app`")), "{up}");
+    }
+    assert!(!up.stderr.contains("`true`") && !up.stderr.contains("`sleep 600`"), "{up}");
+    let status = lab.status();
+    let processes = &status.instances.iter().find(|it| it.name == "app").expect("app").processes;
+    let commands: Vec<&str> = processes.iter().map(|it| it.command.as_str()).collect();
+    assert_eq!(commands, ["nosuchcommand", "true", "sleep 600", "exit 3"], "in the order of the file");
+    assert_eq!(processes[1].ended.as_deref(), Some("exit status 0"));
+    assert!(processes[2].pid.is_some());
+    // The second time there is nothing to start, and nothing to warn of.
+    let again = lab.apply(&file).ok();
+    assert!(!again.stderr.contains("nosuchcommand"), "{again}");
+}
+
+#[test]
+fn the_daemon_answers_a_wrong_method_in_json() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    let socket = lab.run_dir().join(&lab.name).join("control.sock");
+    let curl =
+        format!("curl -sS -XPUT -w %{{http_code}} --unix-socket {} http://lab/v1/status", socket.display());
+    let said = run_line(&curl).ok().stdout;
+    let error: Value = serde_json::from_str(said.strip_suffix("405").expect("the status")).expect("JSON");
+    assert_eq!(error["message"], "/v1/status does not take PUT: the header `Allow` says what it takes");
 }
 
 #[test]
