@@ -132,7 +132,7 @@ fn an_instance_that_moves_to_another_namespace_gets_a_new_link_but_keeps_its_int
 
 /// RT-17, RT-19: its routes stay; its leases are not to come to life again with its name.
 #[test]
-fn a_nat_gateway_that_was_deleted_and_comes_back_is_another_one() {
+fn natgw_41_a_nat_gateway_that_was_deleted_and_comes_back_is_another_one() {
     let mut ids = IdRegistry::default();
     let deleted = TWO_TIER.replace("nat-a: {", "nat-a: { state: deleted,");
     let [before, gone, after] =

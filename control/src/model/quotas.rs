@@ -308,6 +308,7 @@ mod tests {
 
     #[test]
     fn vpc_27_vpcs() {
+        // IGW-21: each has one internet gateway at most.
         let text = format!("lab: q\nvpcs:\n{}", lines(6, |n| format!("  v{n}: {{ cidr: 10.{n}.0.0/16 }}")));
         assert_eq!(said(&text), ["Warning 8: the lab has 6 VPCs; AWS's quota is 5 (VPC-27)"]);
     }

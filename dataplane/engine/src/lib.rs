@@ -44,7 +44,7 @@ pub mod worker;
 
 pub use state::{Limits, State};
 pub use tables::Tables;
-pub use trace::trace;
+pub use trace::{trace, trace_packet};
 pub use worker::{BatchPacket, Verdict, Worker};
 
 /// A point in time: milliseconds on a clock that never goes back.

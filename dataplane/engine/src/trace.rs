@@ -6,11 +6,11 @@
 
 use std::net::IpAddr;
 
-use localvpc_api::DiscardReason;
 use localvpc_api::tables::Action;
 use localvpc_api::trace::{
     Decision, Direction, Protocol, TraceOutcome, TraceReport, TraceRequest, TraceStep, TraceWalk, Tuple,
 };
+use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
 use crate::packet::{Checksum, Echo, Kind, Packet, TcpFacts};
@@ -34,12 +34,17 @@ pub fn trace(tables: &Tables, state: &State, request: &TraceRequest, now: Time) 
     TraceReport { generation: tables.generation, forward, reply }
 }
 
-type Run<'a> = (TraceWalk, Option<localvpc_api::LinkId>, pipeline::effects::Effects<'a>, Tuple);
+/// Traces a packet that is on its way, as it comes in on `link`: what its walk would be now.
+pub fn trace_packet(tables: &Tables, state: &State, link: LinkId, packet: &Packet, now: Time) -> TraceWalk {
+    run(tables, state, link, packet, &[], now).0
+}
+
+type Run<'a> = (TraceWalk, Option<LinkId>, pipeline::effects::Effects<'a>, Tuple);
 
 fn run<'a>(
     tables: &Tables,
     state: &'a State,
-    link: localvpc_api::LinkId,
+    link: LinkId,
     packet: &'a Packet,
     assumed: &'a [Effect<'a>],
     now: Time,

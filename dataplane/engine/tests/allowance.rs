@@ -135,6 +135,19 @@ fn sg_39_a_smaller_limit_cuts_nothing_and_a_larger_one_is_in_force_at_once() {
 }
 
 #[test]
+fn rfc6888_4_rfc6888_5_a_limit_of_connections_is_one_of_what_is_translated() {
+    let mut net = limited(3);
+    let ask = |net: &mut Fabric, link, end: &str| net.send(link, udp(end, "203.0.113.5:53", b"")).verdict;
+    for port in 1..=3 {
+        assert_eq!(ask(&mut net, DB.1, &format!("10.0.2.30:{port}")), Ok(INTERNET));
+    }
+    let refused = Err(DiscardReason::ConnectionAllowanceExceeded);
+    assert_eq!(ask(&mut net, DB.1, "10.0.2.30:4"), refused, "RFC6888-5");
+    assert_eq!(net.state.leases.len(), 3, "RFC6888-4: and no port is leased");
+    assert_eq!(ask(&mut net, APP.1, "10.0.2.20:4"), Ok(INTERNET), "nobody else is concerned");
+}
+
+#[test]
 fn a_trace_tells_that_the_allowance_is_used_up() {
     let mut net = limited(1);
     let question = tuple(Protocol::TCP, "10.0.2.20:9", "10.0.2.30:5432");

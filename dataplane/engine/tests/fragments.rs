@@ -121,6 +121,7 @@ fn natgw_27_fragments_of_udp_pass_with_the_lease_of_the_first() {
     assert_udp(&data, "198.51.100.20", HOST, (lease.port, 53));
     assert_eq!(data[8..], sent[28..]);
     assert!(left.iter().all(|(_, bytes)| bytes[8] == craft::TTL - 1), "NATGW-20: one hop, each fragment");
+    // RFC4787-14: it came out of order, and left behind its first.
     assert_eq!(lease.out.packets, 4, "later fragments count, too");
     assert_eq!(report::nat_gateways(&net.tables, &net.state, net.now)[0].out_to_destination.packets, 4);
 
@@ -203,14 +204,14 @@ fn sg_30_the_first_fragment_is_tracked_and_the_reply_comes_back_in_fragments() {
 }
 
 #[test]
-fn a_first_fragment_that_never_comes_is_counted_when_its_time_is_up() {
+fn rfc6274_a_first_fragment_that_never_comes_is_counted_when_its_time_is_up() {
     let mut net = Fabric::new(lab::tables());
     let parts = fragments(&datagram("10.0.1.10:5000", "203.0.113.5:53", 4096), 7, 1480);
     assert_eq!(send_all(&mut net, WEB.1, &parts[1..]), (vec![], 2));
     net.pass_ms(LIFETIME_MS - 1);
     assert_eq!(net.discarded(DiscardReason::FragmentTimeout), 0);
     net.pass_ms(1);
-    assert_eq!(net.discarded(DiscardReason::FragmentTimeout), 2);
+    assert_eq!(net.discarded(DiscardReason::FragmentTimeout), 2, "RFC6274-TIMEOUT");
     assert!(net.state.fragments.is_empty());
     assert_eq!(net.state.fragments.held(), Default::default());
     let row = report::enis(&net.tables, &net.state).into_iter().find(|row| row.eni == WEB.0).unwrap();
@@ -245,12 +246,12 @@ fn a_push_in_between_leaves_the_rest_of_a_datagram_alone() {
 }
 
 #[test]
-fn exact_duplicates_pass() {
+fn rfc6274_exact_duplicates_pass() {
     let mut net = Fabric::new(lab::tables());
     let parts = fragments(&datagram("10.0.1.10:5000", "203.0.113.5:53", 4096), 7, 1480);
     for order in [[0, 0, 1, 1, 2, 2], [1, 1, 2, 2, 0, 0], [0, 1, 2, 1, 2, 0]] {
         let sent: Vec<_> = order.iter().map(|at| parts[*at].clone()).collect();
-        assert_eq!(send_all(&mut net, WEB.1, &sent).0.len(), 6, "{order:?}");
+        assert_eq!(send_all(&mut net, WEB.1, &sent).0.len(), 6, "RFC6274-DUPLICATE: {order:?}");
         net.pass_ms(LIFETIME_MS);
     }
     assert!(report::discards(&net.state).is_empty());
@@ -271,7 +272,7 @@ fn an_identification_is_used_again() {
 }
 
 #[test]
-fn rfc_1858_tiny_fragments_are_discarded() {
+fn rfc1858_rfc3128_tiny_fragments_are_discarded() {
     let mut net = Fabric::new(lab::tables());
     let syn = craft::tcp_with_options(TcpFacts::SYN, "10.0.1.10:5000", "203.0.113.5:443", &[1; 20]);
     let data = &syn[20..];
@@ -281,19 +282,23 @@ fn rfc_1858_tiny_fragments_are_discarded() {
     };
     for length in [8, 16, 24, 32] {
         let verdict = try_one(0, true, &data[..length], Protocol::TCP);
-        assert_eq!(verdict, Some(Err(DiscardReason::TinyFragment)), "{length} of a header of 40 bytes");
+        assert_eq!(
+            verdict,
+            Some(Err(DiscardReason::TinyFragment)),
+            "RFC1858-TINY: {length} of a header of 40 bytes"
+        );
     }
     assert_eq!(try_one(0, true, data, Protocol::TCP), Some(Ok(INTERNET)), "all 40");
     for start in [1, 2] {
         let verdict = try_one(start, false, &data[8..], Protocol::TCP);
-        assert_eq!(verdict, Some(Err(DiscardReason::TinyFragment)), "RFC 3128: within the header");
+        assert_eq!(verdict, Some(Err(DiscardReason::TinyFragment)), "RFC3128-OFFSET: within the header");
     }
     assert_eq!(try_one(3, false, &data[8..], Protocol::TCP), None, "behind the shortest header");
     assert_eq!(try_one(1, false, &data[8..], Protocol::UDP), None, "UDP's header has 8 bytes");
 }
 
 #[test]
-fn what_is_no_fragment_of_a_datagram_is_discarded() {
+fn rfc6274_what_is_no_fragment_of_a_datagram_is_discarded() {
     let mut net = Fabric::new(lab::tables());
     let mut discarded = |start, more, data: &[u8], protocol| {
         let outcome = net.offer(WEB.1, fragment(protocol, "10.0.1.10", HOST, 9, start, more, data)).unwrap();
@@ -301,7 +306,11 @@ fn what_is_no_fragment_of_a_datagram_is_discarded() {
         outcome.verdict.unwrap_err()
     };
     let udp = Protocol::UDP;
-    assert_eq!(discarded(8189, false, &[0; 8], udp), DiscardReason::OversizedFragment, "the ping of death");
+    assert_eq!(
+        discarded(8189, false, &[0; 8], udp),
+        DiscardReason::OversizedFragment,
+        "RFC6274-LENGTH: the ping of death"
+    );
     assert_eq!(discarded(8191, false, &[0; 1400], udp), DiscardReason::OversizedFragment);
     assert_eq!(discarded(5, true, &[0; 9], udp), DiscardReason::MalformedFragment, "not a multiple of 8");
     assert_eq!(discarded(5, false, &[], udp), DiscardReason::MalformedFragment, "nothing in it");
@@ -319,7 +328,7 @@ fn what_is_no_fragment_of_a_datagram_is_discarded() {
 }
 
 #[test]
-fn rfc_5722_an_overlap_ends_the_datagram() {
+fn rfc5722_an_overlap_ends_the_datagram() {
     let first = fragments(&datagram("10.0.1.10:5000", "203.0.113.5:53", 4096), 7, 1480)[0].clone();
     let later = |start: u16, more, length| {
         fragment(Protocol::UDP, "10.0.1.10", HOST, 7, start, more, &vec![1; length])
@@ -345,7 +354,7 @@ fn rfc_5722_an_overlap_ends_the_datagram() {
         let mut net = Fabric::new(lab::tables());
         let (left, held) = send_all(&mut net, WEB.1, &packets);
         let whole = usize::from(packets[0] == first);
-        assert_eq!(left.len(), whole, "{name}: only what came before the overlap");
+        assert_eq!(left.len(), whole, "RFC5722-OVERLAP, {name}: only what came before it");
         assert_eq!(net.discarded(DiscardReason::FragmentOverlap), (packets.len() - whole) as u64, "{name}");
         let after = net.offer(WEB.1, later(1000, true, 8)).unwrap();
         assert_eq!(after.verdict, Err(DiscardReason::FragmentOverlap), "{name}: and what comes later");
@@ -376,7 +385,7 @@ fn eni_4_a_spoofed_source_has_no_share() {
 }
 
 #[test]
-fn rfc_4787_req_14a_a_source_that_floods_loses_its_own() {
+fn rfc4787_14a_a_source_that_floods_loses_its_own() {
     let bounds = Bounds::default();
     let mut net = Fabric::new(lab::tables());
     let other = fragments(&datagram("10.0.2.20:5000", "10.0.1.10:53", 3000), 7, 1480);
@@ -389,7 +398,7 @@ fn rfc_4787_req_14a_a_source_that_floods_loses_its_own() {
         (net.state.fragments.len(), net.state.fragments.held())
     };
     let (datagrams, held) = flood(0..10_000, 8);
-    assert_eq!(datagrams, bounds.datagrams_per_source + 1);
+    assert_eq!(datagrams, bounds.datagrams_per_source + 1, "RFC6274-CAPS");
     assert_eq!(held.fragments, bounds.datagrams_per_source + 1);
     let (_, held) = flood(10_000..20_000, 8000);
     assert!(held.bytes <= bounds.held_per_source.bytes + 1500, "{held:?}");
@@ -411,14 +420,14 @@ fn rfc_4787_req_14a_a_source_that_floods_loses_its_own() {
 }
 
 #[test]
-fn many_sources_share_one_table() {
+fn rfc6274_many_sources_share_one_table() {
     let bounds = Bounds::default();
     let mut net = Fabric::new(lab::tables());
     for number in 0..bounds.datagrams as u32 + 100 {
         let source = std::net::Ipv4Addr::from(0x0100_0000 + number).to_string();
         let _ = net.offer(INTERNET, fragment(Protocol::UDP, &source, "198.51.100.10", 7, 185, true, &[0; 8]));
     }
-    assert_eq!(net.state.fragments.len(), bounds.datagrams);
+    assert_eq!(net.state.fragments.len(), bounds.datagrams, "RFC6274-CAPS");
     assert_eq!(net.state.fragments.held().fragments, bounds.held.fragments);
     net.pass_ms(LIFETIME_MS);
     assert!(net.state.fragments.is_empty());

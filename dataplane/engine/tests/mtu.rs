@@ -50,6 +50,10 @@ fn mtu_3_with_df_clear_a_packet_is_cut_and_reassembles_identical() {
         assert!(out.answers.is_empty() && out.bytes.is_empty());
         assert!(out.fragments.iter().all(|(link, bytes)| *link == INTERNET && bytes.len() <= 1500));
         assert_eq!(out.fragments.len(), (length + 8).div_ceil(1480));
+        assert!(
+            out.fragments.is_sorted_by_key(|(_, bytes)| u16::from_be_bytes([bytes[6], bytes[7]]) & 0x1FFF),
+            "RFC4787-13a: in order"
+        );
         // The same datagram in fragments that the sender made.
         let by_sender: Vec<_> = fragments(&sent, length as u16, 1480)
             .into_iter()
@@ -154,7 +158,7 @@ fn super_packets_are_segmented_completed_and_then_cut() {
 }
 
 #[test]
-fn natgw_28_what_exceeds_8500_bytes_is_answered_from_the_private_address() {
+fn natgw_28_mtu_2_what_exceeds_8500_bytes_is_answered_from_the_private_address() {
     let mut net = Fabric::new(lab::tables());
     let sent = udp("10.0.2.20:5000", "203.0.113.5:53", &[0; 8473]);
     let out = net.send(APP.1, sent.clone());
@@ -204,7 +208,7 @@ fn natgw_28_mtu_4_the_mss_is_clamped_on_syn_and_syn_ack_at_the_nat_gateway_only(
 }
 
 #[test]
-fn rfc_1812_4_3_2_8_icmp_errors_are_limited_and_counted_when_suppressed() {
+fn rfc1812_icmp_errors_are_limited_and_counted_when_suppressed() {
     let mut net = Fabric::new(lab::tables());
     let syn = net.send(APP.1, tcp(SYN, "10.0.2.20:51000", SERVER));
     let eip = format!("198.51.100.20:{}", syn.tuple().source_port);
@@ -216,7 +220,7 @@ fn rfc_1812_4_3_2_8_icmp_errors_are_limited_and_counted_when_suppressed() {
         (0..tries).map(|_| net.send_on(0, WEB.1, big(), Default::default()).answers.len() as u64).sum::<u64>()
     };
     assert_eq!(answers(&mut net, ICMP_ERROR_BURST + 50), ICMP_ERROR_BURST);
-    assert_eq!(net.discarded(DiscardReason::IcmpErrorRate), 50);
+    assert_eq!(net.discarded(DiscardReason::IcmpErrorRate), 50, "RFC1812-RATE");
     assert_eq!(net.discarded(DiscardReason::TooBig), ICMP_ERROR_BURST + 50, "the packets themselves as ever");
     net.now.0 += 10;
     assert_eq!(answers(&mut net, 50), ICMP_ERRORS_PER_SECOND / 100);

@@ -175,7 +175,7 @@ fn sg_42_a_segment_in_mid_stream_tracks_nothing() {
     let mut net = Fabric::new(lab::tables());
     let data = net.send(APP.1, tcp(ACK, "10.0.2.20:40000", "10.0.2.30:5432"));
     assert_eq!(data.verdict, Ok(DB.1), "the rules admit it");
-    assert!(net.state.connections.is_empty());
+    assert!(net.state.connections.is_empty(), "RFC5961-SWITCHES: none is picked up");
     let reply = net.send(DB.1, tcp(ACK, "10.0.2.30:5432", "10.0.2.20:40000"));
     assert_eq!(reply.verdict, Err(DiscardReason::SecurityGroupEmpty));
 }

@@ -41,7 +41,12 @@ pub enum Effect<'a> {
         absence: Absence,
     },
     /// Security group rules admitted a packet that belongs to no tracked connection and begins none.
-    Judge(Absence),
+    Judge {
+        /// The connection that it would belong to.
+        key: ConnectionKey,
+        /// That it is not tracked.
+        absence: Absence,
+    },
     /// A NAT lease has another packet.
     Lease {
         /// The lease.
@@ -174,7 +179,7 @@ impl<'a> Effects<'a> {
         for effect in self.0.drain(..) {
             match effect {
                 Effect::Track { .. } => {}
-                Effect::Judge(absence) => dependencies.push(Dependency::NoConnection(absence)),
+                Effect::Judge { absence, .. } => dependencies.push(Dependency::NoConnection(absence)),
                 Effect::Connection { activity, direction } => {
                     if let Some(live) = state.connections.activities.live(activity, now) {
                         live.see(packet, direction, now);
@@ -285,11 +290,13 @@ pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet:
 }
 
 impl Walk<'_> {
-    /// Whether an earlier walk, taken for granted, made this connection.
+    /// Whether an earlier walk, taken for granted, made this connection, or sent a packet of it to a NAT gateway, which would
+    /// have had it tracked (SG-35).
     pub(super) fn assumes_connection(&self, key: &ConnectionKey) -> bool {
         let track_all = pass_nat_gateway(self.assumed);
         self.assumed.iter().any(|effect| match effect {
             Effect::Track { new, untracked, .. } => (track_all || !untracked) && new.key == *key,
+            Effect::Judge { key: judged, .. } => track_all && judged == key,
             _ => false,
         })
     }

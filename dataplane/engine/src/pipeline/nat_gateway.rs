@@ -143,6 +143,8 @@ fn outward<'a>(
     if let Kind::Tcp(facts) = &walk.packet.kind
         && facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) != TcpFacts::SYN
     {
+        // As in `hop`: its sender's group lets the answer in, though nothing is tracked any more.
+        walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Outbound })?;
         let kind = AnswerKind::Reset;
         let answer = Answer { kind, source: walk.tuple.destination, at: At::Routing(gateway.subnet) };
         return Err(Stop { reason: DiscardReason::NatNoConnection, answer: Some(answer) });

@@ -114,7 +114,7 @@ fn judge(
         let new = NewConnection { key, direction, tracking, max_connections };
         walk.effects.propose(match begins_connection(&walk.packet.kind) {
             true => Effect::Track { eni: at, new, untracked: !tracked, absence },
-            false => Effect::Judge(absence),
+            false => Effect::Judge { key, absence },
         })?;
     }
     Ok(verdict)

@@ -1,6 +1,6 @@
 //! Workers, state and a virtual clock around tables: sends packets and says where they come out.
 
-use localvpc_api::trace::{TraceReport, TraceRequest, Tuple};
+use localvpc_api::trace::{TraceReport, TraceRequest, TraceWalk, Tuple};
 use localvpc_api::{DiscardReason, EniId, Generation, LinkId};
 
 use crate::packet::{self, Offload};
@@ -150,6 +150,15 @@ impl Fabric {
     /// Traces the first packet of a connection, and its reply.
     pub fn trace(&self, link: LinkId, tuple: Tuple) -> TraceReport {
         crate::trace(&self.tables, &self.state, &TraceRequest { link, tuple, reply: true }, self.now)
+    }
+
+    /// Traces a packet as it would come in on a link now.
+    ///
+    /// # Panics
+    /// If it is malformed.
+    pub fn trace_packet(&self, link: LinkId, bytes: &[u8]) -> TraceWalk {
+        let packet = packet::parse(bytes, Offload::default()).expect("a well-formed packet");
+        crate::trace_packet(&self.tables, &self.state, link, &packet, self.now)
     }
 
     /// Packets discarded for a reason so far.
