@@ -10,6 +10,7 @@ pub mod config;
 pub mod daemon;
 pub mod explain;
 pub mod host;
+pub mod lint;
 pub mod lower;
 pub mod model;
 pub mod serve;

@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use localvpc_api::report;
 use localvpc_api::trace::Tuple;
 
-/// Body of `POST /v1/apply` and `POST /v1/plan`.
+/// Body of `POST /v1/apply` and `POST /v1/plan`, and answer to `GET /v1/document`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct ApplyRequest {
     /// Where the document came from, for messages.

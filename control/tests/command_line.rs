@@ -13,6 +13,7 @@ use localvpc::serve::Answer;
 const VERBS: &[&str] = &[
     "up",
     "validate",
+    "lint",
     "schema",
     "down",
     "status",
@@ -245,6 +246,52 @@ fn validate_names_line_and_column_and_changes_nothing() {
         err(&output)
     );
     assert!(!dir.path().join("small").exists(), "no daemon was started");
+}
+
+#[test]
+fn lint_exits_as_grave_as_what_it_finds() {
+    let dir = tempfile::tempdir().unwrap();
+    let lint = |text: &str, args: &[&str]| {
+        fs::write(dir.path().join("small.yaml"), text).unwrap();
+        localvpc(dir.path(), &[&["lint"], args].concat())
+    };
+    let clean = lint(VALID, &[]);
+    assert_eq!((clean.status.code(), out(&clean).as_str()), (Some(0), "small.yaml: nothing found\n"));
+
+    let unused = format!("{VALID}    network_acls:\n      edge: {{}}\n");
+    let warned = lint(&unused, &[]);
+    assert_eq!(warned.status.code(), Some(3));
+    assert!(
+        out(&warned).starts_with("warning[unused-network-acl]: no subnet names network ACL `edge`\n"),
+        "{}",
+        out(&warned)
+    );
+    assert!(
+        out(&warned).contains("--> small.yaml:11:7\n") && out(&warned).ends_with("small.yaml: 1 warning\n")
+    );
+    let allowed = lint(&unused.replace("edge: {}", "edge: {}  # lint: allow unused-network-acl"), &[]);
+    assert_eq!(allowed.status.code(), Some(0));
+    assert_eq!(out(&allowed), "small.yaml: nothing found (1 finding allowed by the file)\n");
+
+    let shadowed = unused.replace("{}", "{ inbound: [ { rule: 1, deny: all, from: 0.0.0.0/0 }, { rule: 2, allow: all, from: 10.0.0.0/16 } ] }");
+    let failed = lint(&shadowed, &["-o", "json"]);
+    assert_eq!(failed.status.code(), Some(1));
+    let json: serde_json::Value = serde_json::from_slice(&failed.stdout).unwrap();
+    assert_eq!(json["findings"][1]["id"], "network-acl-entry-shadowed");
+    assert_eq!(json["findings"][1]["severity"], "error");
+    assert_eq!(json["findings"][1]["position"]["line"], 11);
+    let sarif = lint(&shadowed, &["--sarif"]);
+    let json: serde_json::Value = serde_json::from_slice(&sarif.stdout).unwrap();
+    let result = &json["runs"][0]["results"][1];
+    let rule = result["ruleIndex"].as_u64().unwrap() as usize;
+    assert_eq!(json["runs"][0]["tool"]["driver"]["rules"][rule]["id"], "network-acl-entry-shadowed");
+    assert_eq!(result["locations"][0]["physicalLocation"]["region"]["startLine"], 11);
+
+    let broken = lint(&VALID.replace("10.0.2.0/24", "10.0.1.128/25"), &[]);
+    assert_eq!(broken.status.code(), Some(2));
+    assert!(err(&broken).starts_with("error: ") && err(&broken).contains("overlaps"), "{}", err(&broken));
+    let output = localvpc(dir.path(), &["lint", "nothing.yaml"]);
+    assert_eq!(output.status.code(), Some(2));
 }
 
 #[test]

@@ -54,7 +54,7 @@ pub enum Failure {
     },
     /// The verb needs privileges.
     #[error(
-        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, schema, doctor, serve, and `up --dry-run` while no lab of that name runs"
+        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, lint, schema, doctor, serve, and `up --dry-run` while no lab of that name runs"
     )]
     NeedsRoot {
         /// The verb.

@@ -4,7 +4,10 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::client::Client;
 use super::failure::Failure;
+use super::{Global, lab};
+use crate::view::ApplyRequest;
 
 /// A document as read.
 #[derive(Clone, Debug)]
@@ -26,6 +29,25 @@ pub fn read(named: Option<&Path>) -> Result<Document, Failure> {
     };
     let text = fs::read_to_string(&path).map_err(|source| Failure::Read { path: path.clone(), source })?;
     Ok(Document { path, text })
+}
+
+/// Reads the file that was named; else, where a lab was named, the one that it runs; else the one in the working
+/// directory that is a lab; else the one of the running lab.
+///
+/// # Errors
+/// As [`read`]; where a lab was named, why it cannot be asked.
+pub fn read_or_running(named: Option<&Path>, global: &Global) -> Result<Document, Failure> {
+    if named.is_some() {
+        return read(named);
+    }
+    if global.lab.is_none() {
+        match read(None) {
+            Err(Failure::WhichFile(_)) if !lab::running().is_empty() => {}
+            read => return read,
+        }
+    }
+    let ApplyRequest { file, text } = Client::of(global)?.ask("/v1/document")?;
+    Ok(Document { path: file.into(), text })
 }
 
 /// The `lab:` of the one file in the directory that is a lab.

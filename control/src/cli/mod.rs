@@ -1,7 +1,7 @@
 //! The command line: one file per verb.
 //!
 //! Data goes to standard output, everything else to standard error. Exit codes: 0 fine, 1
-//! failure, 2 usage; `explain` has its own (see there), and `exec` has its command's.
+//! failure, 2 usage; `explain` and `lint` have their own (see there), and `exec` has its command's.
 
 use std::process::ExitCode;
 
@@ -21,6 +21,7 @@ mod file;
 mod hints;
 mod inspect;
 mod lab;
+mod lint;
 mod logs;
 mod ls;
 mod nat;
@@ -42,8 +43,8 @@ pub fn main() -> ExitCode {
     let Cli { mut global, verb } = Cli::parse();
     // An empty variable is none, as everywhere.
     global.lab = global.lab.or_else(|| std::env::var("LOCALVPC_LAB").ok().filter(|lab| !lab.is_empty()));
-    // 2 is `explain`'s code for "could not find out": 1 says that the packet is blocked.
-    let failed = if matches!(verb, Verb::Explain(_)) { 2 } else { 1 };
+    // 2 is the code for "could not find out" of verbs whose 1 is an answer: blocked, errors found.
+    let failed = if matches!(verb, Verb::Explain(_) | Verb::Lint(_)) { 2 } else { 1 };
     match verb.run(&global) {
         Ok(code) => code,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
@@ -71,7 +72,8 @@ Examples:
   sudo localvpc explain internet app tcp/22      why does it not get through?
   sudo localvpc down
 
-Exit codes: 0 fine, 1 failure, 2 usage. explain: 0 reachable, 1 blocked, 2 error, 3 undecidable."
+Exit codes: 0 fine, 1 failure, 2 usage. explain: 0 reachable, 1 blocked, 2 error, 3 undecidable.
+lint: 0 nothing found, 1 errors, 2 not a valid file, 3 warnings only."
 )]
 struct Cli {
     #[command(flatten)]
@@ -106,6 +108,7 @@ enum Verb {
     Counters(counters::Args),
     Logs(logs::Args),
     Validate(validate::Args),
+    Lint(lint::Args),
     Schema(schema::Args),
     Doctor(doctor::Args),
     Serve(serve::Args),
@@ -131,6 +134,7 @@ impl Verb {
             Self::Counters(args) => counters::run(args, global),
             Self::Logs(args) => logs::run(args, global),
             Self::Validate(args) => validate::run(args, global),
+            Self::Lint(args) => lint::run(args, global),
             Self::Schema(args) => schema::run(args),
             Self::Doctor(args) => doctor::run(args, global),
             Self::Serve(args) => serve::run(args),

@@ -6,6 +6,7 @@
 use std::fmt::Write as _;
 use std::sync::Arc;
 
+use super::allow::{Allowance, allowances};
 use crate::view;
 
 /// Where a value stands in a file.
@@ -44,21 +45,31 @@ pub enum Severity {
 pub struct Diagnostic {
     /// Whether it stops what was asked for.
     pub severity: Severity,
+    /// Name of the check that found it, as `# lint: allow` takes it; errors of the file itself have none.
+    pub id: Option<&'static str>,
     /// What is wrong: one sentence without a full stop.
     pub message: String,
     /// Where.
     pub span: Span,
     /// Another place that has to do with it, and what is there.
     pub related: Option<(Span, String)>,
+    /// The fact that makes it wrong: a sentence.
+    pub reason: Option<&'static str>,
     /// What to do about it.
     pub help: Option<String>,
-    /// In how many more places the same is wrong.
-    pub more: u32,
+    /// Where else the same is wrong.
+    pub also: Vec<Span>,
     /// The key that was probably meant by an unknown one.
     pub meant: Option<&'static str>,
 }
 
 impl Diagnostic {
+    /// Says which check found it.
+    pub fn id(&mut self, id: &'static str) -> &mut Self {
+        self.id = Some(id);
+        self
+    }
+
     /// Says which key was probably meant: what is missing because of that is not worth an error of its own.
     pub fn meant(&mut self, key: &'static str) -> &mut Self {
         self.meant = Some(key);
@@ -83,17 +94,30 @@ impl Diagnostic {
 pub struct Diagnostics {
     source: Arc<SourceFile>,
     list: Vec<Diagnostic>,
+    /// Allowances of the file that something made use of.
+    used: Vec<Allowance>,
 }
 
 impl Diagnostics {
     /// Nothing wrong so far with `source`.
     pub fn new(source: Arc<SourceFile>) -> Self {
-        Self { source, list: Vec::new() }
+        Self { source, list: Vec::new(), used: Vec::new() }
     }
 
     /// Notes an error; the reference returned takes help and related places.
     pub fn error(&mut self, span: Span, message: impl Into<String>) -> &mut Diagnostic {
         self.push(Severity::Error, span, message.into())
+    }
+
+    /// Notes what a check found, as severe as the check says.
+    pub fn found(
+        &mut self,
+        severity: Severity,
+        id: &'static str,
+        span: Span,
+        message: impl Into<String>,
+    ) -> &mut Diagnostic {
+        self.push(severity, span, message.into()).id(id)
     }
 
     /// Notes an error that may be the same in many places: the first is shown, the others are counted.
@@ -119,6 +143,7 @@ impl Diagnostics {
     /// Adds all of `other`.
     pub fn append(&mut self, other: Diagnostics) {
         self.list.extend(other.list);
+        self.used.extend(other.used);
     }
 
     /// Everything noted so far.
@@ -134,6 +159,37 @@ impl Diagnostics {
     /// Whether any of it is an error.
     pub fn has_errors(&self) -> bool {
         self.list.iter().any(|one| one.severity == Severity::Error)
+    }
+
+    /// Leaves out what the file allows (`# lint: allow ID` on its line or above it).
+    pub fn leave_out_allowed(&mut self) {
+        let allowances = allowances(&self.source.text);
+        let mut used = Vec::new();
+        self.list.retain_mut(|one| {
+            let Some(id) = one.id else { return true };
+            let mut places: Vec<Span> = std::iter::once(one.span).chain(one.also.drain(..)).collect();
+            places.retain(|place| {
+                let allowance = allowances.iter().find(|it| it.line == place.line && it.id == id);
+                used.extend(allowance.cloned());
+                allowance.is_none()
+            });
+            let mut left = places.into_iter();
+            let Some(first) = left.next() else { return false };
+            one.span = first;
+            one.also = left.collect();
+            true
+        });
+        self.used.extend(used);
+    }
+
+    /// The allowances that [`Self::leave_out_allowed`] found a use for.
+    pub fn used(&self) -> &[Allowance] {
+        &self.used
+    }
+
+    /// Everything noted so far, to change it.
+    pub fn list_mut(&mut self) -> &mut Vec<Diagnostic> {
+        &mut self.list
     }
 
     /// Keeps those of one severity.
@@ -190,11 +246,13 @@ impl Diagnostics {
     fn push(&mut self, severity: Severity, span: Span, message: String) -> &mut Diagnostic {
         self.list.push(Diagnostic {
             severity,
+            id: None,
             message,
             span,
             related: None,
+            reason: None,
             help: None,
-            more: 0,
+            also: Vec::new(),
             meant: None,
         });
         // Just pushed.
@@ -204,25 +262,24 @@ impl Diagnostics {
     fn once(&mut self, severity: Severity, span: Span, message: String) -> &mut Diagnostic {
         match self.list.iter().position(|one| one.severity == severity && one.message == message) {
             Some(at) => {
-                self.list[at].more += u32::from(self.list[at].span != span);
-                &mut self.list[at]
+                let one = &mut self.list[at];
+                if one.span != span {
+                    one.also.push(span);
+                }
+                one
             }
             None => self.push(severity, span, message),
         }
     }
 
     fn render_one(&self, one: &Diagnostic) -> String {
-        let severity = match one.severity {
-            Severity::Error => "error",
-            Severity::Warning => "warning",
-            Severity::Note => "note",
-        };
+        let id = one.id.map_or_else(String::new, |id| format!("[{id}]"));
         let gutter = [Some(one.span.line), one.related.as_ref().map(|(span, _)| span.line)]
             .into_iter()
             .flatten()
             .max()
             .map_or(1, |line| line.to_string().len());
-        let mut out = format!("{severity}: {}", one.message);
+        let mut out = format!("{}{id}: {}", one.severity, one.message);
         if one.span.line > 0 {
             self.snippet(&mut out, one.span, gutter);
         }
@@ -230,12 +287,15 @@ impl Diagnostics {
             let _ = write!(out, "\nnote: {note}");
             self.snippet(&mut out, *span, gutter);
         }
-        match one.more {
+        match one.also.len() {
             0 => {}
             1 => out += "\nnote: the same in one more place",
             more => {
                 let _ = write!(out, "\nnote: the same in {more} more places");
             }
+        }
+        if let Some(reason) = one.reason {
+            let _ = write!(out, "\nnote: {reason}");
         }
         if let Some(help) = &one.help {
             let _ = write!(out, "\nhelp: {help}");
@@ -259,6 +319,16 @@ impl Diagnostics {
             "",
             "^".repeat(span.width.clamp(1, LONGEST_LINE as u32) as usize),
         );
+    }
+}
+
+impl std::fmt::Display for Severity {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Error => "error",
+            Self::Warning => "warning",
+            Self::Note => "note",
+        })
     }
 }
 

@@ -3,6 +3,7 @@
 //! Text → [`tree`] (YAML with positions) → [`document`] (records with known keys). Whether the
 //! values make sense together is the [`model`](crate::model)'s business.
 
+pub mod allow;
 pub mod decode;
 pub mod diagnostic;
 pub mod document;

@@ -28,6 +28,7 @@ pub fn routes(lab: Arc<Lab>) -> Router {
         .route("/v1/plan", post(plan))
         .route("/v1/status", get(|State(lab): Shared| answer(move || Ok(lab.status()))))
         .route("/v1/resources", get(|State(lab): Shared| answer(move || Ok(lab.resources()))))
+        .route("/v1/document", get(|State(lab): Shared| answer(move || lab.document())))
         .route("/v1/counters", get(|State(lab): Shared| answer(move || lab.counters())))
         .route("/v1/connections", get(|State(lab): Shared| answer(move || lab.connections())))
         .route("/v1/nat", get(|State(lab): Shared| answer(move || lab.leases())))

@@ -151,6 +151,18 @@ impl Lab {
         self.in_force().map(|in_force| in_force.lowered.index.resources()).unwrap_or_default()
     }
 
+    /// The document in force, as it was given.
+    ///
+    /// # Errors
+    ///
+    /// Nothing in force yet.
+    pub fn document(&self) -> Result<ApplyRequest, ErrorView> {
+        let document = self.journal.look(|state| {
+            state.document.as_ref().map(|it| ApplyRequest { file: it.file.clone(), text: it.text.clone() })
+        });
+        document.ok_or_else(|| failure("not_found", "nothing is in force in this lab yet".to_owned()))
+    }
+
     /// Counters with names.
     ///
     /// # Errors

@@ -65,6 +65,7 @@ impl Model {
             errors.retain(Severity::Error);
             return Err(errors);
         }
+        errors.leave_out_allowed();
         let model = Self {
             file: document.source.path.clone(),
             lab: lab.name,
@@ -237,7 +238,10 @@ fn warn_about_hidden_hosts(content: &LabSection, vpcs: &[Vpc], errors: &mut Diag
             "instances of VPC `{}` cannot reach internet host `{}`: {} is local there",
             vpc.name, named.name, ip.value
         );
-        errors.warning(ip.span, message).help("give the host an address outside the CIDRs of all VPCs.");
+        errors
+            .warning(ip.span, message)
+            .id("internet-host-hidden")
+            .help("give the host an address outside the CIDRs of all VPCs.");
     }
 }
 

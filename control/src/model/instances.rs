@@ -152,7 +152,11 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
                 "the route leads to instance `{name}`, whose source/destination check discards what is not for itself"
             );
             let help = format!("set `source_dest_check: false` on `{name}` to let it forward.");
-            scope.errors.warning(route.via.span, message).help(help);
+            scope
+                .errors
+                .warning(route.via.span, message)
+                .id("route-to-instance-that-does-not-forward")
+                .help(help);
         }
     }
     warn_about_blackholes(scope, vpc);
@@ -171,7 +175,11 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
                 "move it to a public subnet, or add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{}`.",
                 gateway.name, nat.subnet
             );
-            scope.errors.warning(named.value.subnet.span, message).help(help);
+            scope
+                .errors
+                .warning(named.value.subnet.span, message)
+                .id("nat-gateway-without-way-out")
+                .help(help);
         }
     }
     for named in written.instances.iter() {
@@ -185,7 +193,7 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
             );
             let help =
                 format!("add `{{ to: 0.0.0.0/0, via: {} }}` to the route table of `{subnet}`.", gateway.name);
-            scope.errors.warning(eip.span, message).help(help);
+            scope.errors.warning(eip.span, message).id("public-address-without-route").help(help);
         }
     }
 }
@@ -201,7 +209,7 @@ fn warn_about_blackholes(scope: &mut Scope<'_>, vpc: &Vpc) {
                     route.to.value, nat.name
                 );
                 let help = "packets that it matches are discarded, and no shorter prefix takes its place.";
-                scope.errors.warning(route.via.span, message).help(help);
+                scope.errors.warning(route.via.span, message).id("route-to-deleted-nat-gateway").help(help);
             }
         }
     }
@@ -223,7 +231,11 @@ fn warn_about_private_gateways(scope: &mut Scope<'_>, vpc: &Vpc) {
                     route.to.value, nat.name
                 );
                 let help = format!("give `{}` an `eip` and leave `connectivity: private` out.", nat.name);
-                scope.errors.warning(route.via.span, message).help(help);
+                scope
+                    .errors
+                    .warning(route.via.span, message)
+                    .id("private-nat-gateway-to-internet")
+                    .help(help);
             }
         }
     }
@@ -463,9 +475,9 @@ fn check_timeout(scope: &mut Scope<'_>, timeout: Spanned<Millis>, key: &str, (lo
             .help("nothing would ever be remembered.");
     } else if low == high && value != low {
         let message = format!("`{key}` is {value}; AWS always uses {low}");
-        scope.errors.warning(timeout.span, message).help("it is used as written.");
+        scope.errors.warning(timeout.span, message).id("timeout-beyond-aws").help("it is used as written.");
     } else if !(low.0..=high.0).contains(&value.0) {
         let message = format!("`{key}` is {value}; AWS takes {low} to {high}");
-        scope.errors.warning(timeout.span, message).help("it is used as written.");
+        scope.errors.warning(timeout.span, message).id("timeout-beyond-aws").help("it is used as written.");
     }
 }

@@ -84,7 +84,7 @@ impl Check<'_> {
             let message = format!("{who} {number} {what}; AWS's quota is {default} ({fact})");
             let increase = most.map_or_else(String::new, |most| format!(" up to {most}"));
             let help = format!("AWS raises it{increase} on request; here it works as written.");
-            self.errors.warning(span, message).help(help);
+            self.errors.warning(span, message).id("beyond-quota").help(help);
         }
     }
 }

@@ -46,7 +46,7 @@ fn warn(text: &str, at: &str, message: &str) -> Model {
     let (model, warnings) =
         Model::read("bad.yaml", text).unwrap_or_else(|errors| panic!("{errors}\n\n{text}"));
     let rendered = warnings.render();
-    assert!(rendered.contains(&format!("warning: {message}")), "{rendered}");
+    assert!(rendered.starts_with("warning[") && rendered.contains(&format!("]: {message}")), "{rendered}");
     assert!(rendered.contains(&format!("--> bad.yaml:{at}\n")), "{rendered}");
     model
 }
