@@ -5,6 +5,7 @@
 //! which applies both through [`host`]. [`view`] is what the outside sees of a lab: the
 //! JSON of the HTTP API and of `-o json`. [`cli`] holds one file per verb.
 
+pub mod analysis;
 pub mod cli;
 pub mod config;
 pub mod daemon;
@@ -13,5 +14,6 @@ pub mod host;
 pub mod lint;
 pub mod lower;
 pub mod model;
+pub mod probe;
 pub mod serve;
 pub mod view;

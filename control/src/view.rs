@@ -3,12 +3,14 @@
 //! Field names are stable: they are documented output.
 
 use std::collections::BTreeMap;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use serde::{Deserialize, Serialize};
 
 use localvpc_api::report;
 use localvpc_api::trace::Tuple;
+
+use crate::analysis::insights::NetworkInsightsAnalysis;
 
 /// Body of `POST /v1/apply` and `POST /v1/plan`, and answer to `GET /v1/document`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -195,11 +197,17 @@ pub struct ExplainRequest {
     pub protocol: String,
     /// Destination port, for TCP and UDP.
     pub port: Option<u16>,
-    /// Source port; a port of Linux's ephemeral range otherwise.
+    /// Source port, or the first of a range; Linux's ephemeral range otherwise.
     pub source_port: Option<u16>,
+    /// Last source port of a range.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_port_to: Option<u16>,
+    /// Another source address than the sender's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub source_address: Option<Ipv4Addr>,
 }
 
-/// Answer to `POST /v1/explain`.
+/// Answer to `POST /v1/explain`: in words, and as the EC2 API has it (the fields whose names begin with a capital).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {
     /// What was asked, names resolved: `app 10.0.2.20`.
@@ -210,15 +218,72 @@ pub struct Explanation {
     pub protocol: String,
     /// What came out.
     pub outcome: ExplainOutcome,
-    /// Reason code of the discard; empty where it is reachable.
+    /// Explanation code of what is in the way first; empty where it is reachable.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub code: Option<String>,
-    /// The way there.
+    /// The way there. Behind a refusal it goes on as if there were none.
     pub forward: Vec<ExplainStep>,
     /// The way back of the reply.
     pub back: Vec<ExplainStep>,
-    /// What would let it through, where something would.
+    /// What would let it through, where something would: one line for each thing in the way.
     pub advice: Option<String>,
+    /// What else is to say: what the answer depends on, what is assumed.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub notes: Vec<String>,
+    /// What the dataplane's own walk says, where the lab runs.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub dataplane: Option<DataplaneAnswer>,
+    /// The packet that would prove it, where somebody could send one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub send: Option<Sendable>,
+    /// What became of a real packet, where one was sent.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub probe: Option<ProbeView>,
+    /// The analysis in the shape of the EC2 API's NetworkInsightsAnalysis.
+    #[serde(flatten)]
+    pub analysis: Option<NetworkInsightsAnalysis>,
+}
+
+/// What the dataplane says to the same question.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct DataplaneAnswer {
+    /// Whether packet and reply get through its live tables and state.
+    pub reachable: bool,
+    /// Why not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Whether the analysis says the same.
+    pub agrees: bool,
+}
+
+/// A packet that would prove an analysis.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Sendable {
+    /// The instance or internet host whose namespace sends it.
+    pub from: String,
+    /// The packet. Its source port is one of those asked about whose replies come back, if there are any.
+    pub packet: Tuple,
+    /// The instance or internet host that has its destination; none where nobody has.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub to: Option<String>,
+}
+
+/// What became of a real packet.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct ProbeView {
+    /// What was sent: `SYN 10.0.2.20:40123 → 198.51.100.10:443`.
+    pub sent: String,
+    /// Whether it came to its destination; absent where nobody could look.
+    pub arrived: Option<bool>,
+    /// What came back: `SYN-ACK`, `RST`.
+    pub answer: Option<String>,
+    /// Whether that is what the analysis says.
+    pub agrees: bool,
+    /// From sending to the answer, in microseconds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub took_us: Option<u64>,
+    /// What the counters say of where it was discarded: `app: SUBNET_ACL_RESTRICTION`.
+    pub discarded: Vec<String>,
 }
 
 /// Outcome of an explanation, and the CLI's exit code.
@@ -229,6 +294,8 @@ pub enum ExplainOutcome {
     Reachable,
     /// The packet or its reply is discarded. Exit code 1.
     Blocked,
+    /// It depends on what the question leaves open, such as the source port. Exit code 3.
+    Partial,
     /// It cannot be told. Exit code 3.
     Undecidable,
 }
@@ -248,6 +315,18 @@ pub struct ExplainStep {
     pub pass: bool,
     /// The packet as it came to the stage.
     pub packet: Tuple,
+    /// Explanation code, where it did not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<String>,
+    /// Id of the component: `acl-0a1b…`; that of the subnet, interface or gateway at which it stands is in `place_id`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub component_id: Option<String>,
+    /// Whether it stands behind a refusal: packets never come here, and what is said holds once that is put right.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub beyond: bool,
+    /// Id of the place: `subnet-0a1b…`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place_id: Option<String>,
 }
 
 /// `GET /v1/counters`, names added.

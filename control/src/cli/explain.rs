@@ -3,6 +3,8 @@
 //! Exit codes: 0 reachable, 1 blocked, 2 error, 3 undecidable.
 
 use std::fmt::Write;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
@@ -10,33 +12,46 @@ use owo_colors::{OwoColorize, Style};
 
 use super::client::Client;
 use super::connections::end;
+use super::file::FileLab;
 use super::{Failure, Format, Global, output};
+use crate::explain;
 use crate::view::{ExplainOutcome, ExplainRequest, ExplainStep, Explanation};
 
-/// Tell whether a connection would get through, and which rule decides, without sending it
+/// Tell whether a connection would get through, and what is in its way
 ///
-/// The first packet is walked through the tables in force, and the state as it is; nothing is sent and
+/// The file's rules are analysed for all source ports at once, there and back, past every refusal: each thing in the way is
+/// told with its line and what would help. Where the lab runs, the dataplane is asked too. Nothing is sent, and
 /// nothing changed.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
-Exit codes: 0 reachable, 1 blocked, 2 error, 3 undecidable.
+FROM and TO: an instance, an internet host, an address, `internet` (any address there), an internet gateway or a NAT gateway,
+by name, as VPC/NAME, or by id.
+
+Exit codes: 0 reachable, 1 blocked, 2 error, 3 undecidable, or it depends on what the question leaves open.
 
 Examples:
   localvpc explain app example tcp/443
   localvpc explain internet app tcp/22
+  localvpc explain app example tcp/443 --offline two-tier.yaml      no lab, no root
   localvpc explain web 10.0.2.20 icmp --packets
   localvpc explain app 198.51.100.10 udp/53 -o json | jq -r .code")]
 pub struct Args {
-    /// An instance, internet host, `internet`, or address
+    /// Who sends
     from: String,
-    /// An instance, internet host, NAT gateway, or address
+    /// Who should receive
     to: String,
     /// tcp/PORT, udp/PORT, icmp, or a protocol number
     #[arg(value_name = "PROTOCOL[/PORT]")]
     traffic: Traffic,
-    /// Source port [default: one of Linux's ephemeral range]
-    #[arg(long, value_name = "PORT")]
-    source_port: Option<u16>,
+    /// Source port, or a range of them [default: Linux's ephemeral range, 32768-60999]
+    #[arg(long, value_name = "PORT[-PORT]")]
+    source_port: Option<Ports>,
+    /// Send from this address instead of the sender's own
+    #[arg(long, value_name = "ADDRESS")]
+    source_address: Option<Ipv4Addr>,
+    /// Analyse a file, without a lab and without root
+    #[arg(long, value_name = "FILE")]
+    offline: Option<PathBuf>,
     /// Show the packet as it comes to each stage
     #[arg(long)]
     packets: bool,
@@ -48,18 +63,53 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         to: args.to,
         protocol: args.traffic.protocol,
         port: args.traffic.port,
-        source_port: args.source_port,
+        source_port: args.source_port.map(|ports| ports.from),
+        source_port_to: args.source_port.map(|ports| ports.to),
+        source_address: args.source_address,
     };
-    let explanation: Explanation = Client::of(global)?.tell("/v1/explain", &request)?;
+    let explanation: Explanation = match &args.offline {
+        Some(path) => offline(path, &request)?,
+        None => Client::of(global)?.tell("/v1/explain", &request)?,
+    };
     match global.output {
         Format::Json => output::print_json(&explanation)?,
         Format::Table => output::print(&render(&explanation, args.packets))?,
     }
-    Ok(ExitCode::from(match explanation.outcome {
+    Ok(ExitCode::from(exit_code(explanation.outcome)))
+}
+
+/// What a file alone says.
+fn offline(path: &Path, request: &ExplainRequest) -> Result<Explanation, Failure> {
+    let lab = FileLab::read(Some(path))?;
+    let asked = explain::resolve(&lab.lowered.index, request).map_err(Failure::Daemon)?;
+    Ok(explain::answer(&lab.lowered.index, &lab.lowered.tables, &asked))
+}
+
+fn exit_code(outcome: ExplainOutcome) -> u8 {
+    match outcome {
         ExplainOutcome::Reachable => 0,
         ExplainOutcome::Blocked => 1,
-        ExplainOutcome::Undecidable => 3,
-    }))
+        ExplainOutcome::Partial | ExplainOutcome::Undecidable => 3,
+    }
+}
+
+/// Source ports.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Ports {
+    from: u16,
+    to: u16,
+}
+
+impl FromStr for Ports {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (from, to) = text.split_once('-').unwrap_or((text, text));
+        match (from.parse(), to.parse()) {
+            (Ok(from), Ok(to)) if from <= to => Ok(Self { from, to }),
+            _ => Err(format!("`{text}` is neither a port nor a range of ports such as 32768-60999")),
+        }
+    }
 }
 
 /// What kind of packet.
@@ -100,7 +150,9 @@ fn render(explanation: &Explanation, with_packets: bool) -> String {
     let rows: Vec<(&str, &ExplainStep, Columns)> = ways
         .iter()
         .flat_map(|(way, steps)| {
-            steps.iter().enumerate().map(move |(index, step)| {
+            // Behind a refusal only what refuses as well is worth a line.
+            let shown = steps.iter().filter(|step| !step.beyond || !step.pass);
+            shown.enumerate().map(move |(index, step)| {
                 (if index == 0 { *way } else { "" }, step, columns(explanation, step, with_packets))
             })
         })
@@ -115,6 +167,7 @@ fn render(explanation: &Explanation, with_packets: bool) -> String {
     let (outcome, style) = match explanation.outcome {
         ExplainOutcome::Reachable => ("reachable", Style::new().green().bold()),
         ExplainOutcome::Blocked => ("blocked", Style::new().red().bold()),
+        ExplainOutcome::Partial => ("depends", Style::new().yellow().bold()),
         ExplainOutcome::Undecidable => ("undecidable", Style::new().yellow().bold()),
     };
     let question = format!("{} → {} {}", explanation.from, explanation.to, explanation.protocol);
@@ -134,8 +187,13 @@ fn render(explanation: &Explanation, with_packets: bool) -> String {
     {
         let _ = writeln!(text, "{:INDENT$}{}", "", code.red());
     }
-    for line in explanation.advice.iter().flat_map(|advice| advice.lines()) {
-        let _ = writeln!(text, "{:INDENT$}{line}", "");
+    let advice: Vec<&str> = explanation.advice.iter().flat_map(|advice| advice.lines()).collect();
+    for (at, line) in advice.iter().enumerate() {
+        let number = if advice.len() > 1 { format!("{}. ", at + 1) } else { String::new() };
+        let _ = writeln!(text, "{:INDENT$}{number}{line}", "");
+    }
+    for note in &explanation.notes {
+        let _ = writeln!(text, "{:INDENT$}{}", "", note.yellow());
     }
     text
 }
@@ -146,7 +204,8 @@ const INDENT: usize = 8;
 const GAP: usize = 2;
 
 fn columns(explanation: &Explanation, step: &ExplainStep, with_packets: bool) -> Columns {
-    let code = explanation.code.as_deref().filter(|_| !step.pass).unwrap_or_default();
+    let code = step.code.as_deref().or(explanation.code.as_deref()).filter(|_| !step.pass);
+    let code = code.unwrap_or_default();
     let (source, mut rest) = match step.source.as_str() {
         "" => (code, String::new()),
         source => (source, code.to_owned()),
@@ -183,6 +242,10 @@ mod tests {
             source: source.into(),
             pass,
             packet,
+            code: (!pass).then(|| "SUBNET_ACL_RESTRICTION".into()),
+            component_id: None,
+            beyond: false,
+            place_id: None,
         }
     }
 
@@ -210,6 +273,11 @@ mod tests {
             ],
             back: vec![step("igw", "destination", "203.0.113.20 → 10.0.1.100", "", true)],
             advice: None,
+            notes: Vec::new(),
+            dataplane: None,
+            send: None,
+            probe: None,
+            analysis: None,
         };
         let expected = "\
 app 10.0.2.20 → example 198.51.100.10:443 tcp                                    reachable
@@ -226,6 +294,7 @@ app 10.0.2.20 → example 198.51.100.10:443 tcp                                 
         explanation.code = Some("SUBNET_ACL_RESTRICTION".into());
         explanation.advice = Some("Allow it.".into());
         explanation.forward[1].pass = false;
+        explanation.forward[1].code = Some("SUBNET_ACL_RESTRICTION".into());
         explanation.back.clear();
         let text = plain(&explanation, false);
         assert!(text.ends_with("two-tier.yaml:14  SUBNET_ACL_RESTRICTION\n        Allow it.\n"), "{text}");

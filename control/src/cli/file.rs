@@ -4,9 +4,13 @@ use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use localvpc_api::Generation;
+
 use super::client::Client;
 use super::failure::Failure;
 use super::{Global, lab};
+use crate::lower::{IdRegistry, Lowered, lower};
+use crate::model::Model;
 use crate::view::ApplyRequest;
 
 /// A document as read.
@@ -48,6 +52,27 @@ pub fn read_or_running(named: Option<&Path>, global: &Global) -> Result<Document
     }
     let ApplyRequest { file, text } = Client::of(global)?.ask("/v1/document")?;
     Ok(Document { path: file.into(), text })
+}
+
+/// A file as the lab that it would be.
+#[derive(Debug)]
+pub struct FileLab {
+    /// Its rows, and the model behind them.
+    pub lowered: Lowered,
+}
+
+impl FileLab {
+    /// Reads the file that was named, or the one in the working directory that is a lab.
+    ///
+    /// # Errors
+    /// Those of [`read`], and [`Failure::Config`] where the file is wrong.
+    pub fn read(named: Option<&Path>) -> Result<Self, Failure> {
+        let Document { path, text } = read(named)?;
+        let (model, _) = Model::read(&path.display().to_string(), &text)
+            .map_err(|errors| Failure::Config(errors.error_view()))?;
+        let lowered = lower(&model, &mut IdRegistry::default(), Generation(0));
+        Ok(Self { lowered })
+    }
 }
 
 /// The `lab:` of the one file in the directory that is a lab.

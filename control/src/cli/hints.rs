@@ -62,6 +62,8 @@ impl Try<'_> {
             protocol: if self.port.is_some() { "tcp" } else { "icmp" }.into(),
             port: self.port,
             source_port: None,
+            source_port_to: None,
+            source_address: None,
         };
         // A hint is not worth an error.
         client

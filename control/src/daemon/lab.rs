@@ -11,7 +11,7 @@ use localvpc_api::{Generation, Tables, report};
 use tokio::sync::watch;
 
 use super::names;
-use crate::explain::{self, Question};
+use crate::explain;
 use crate::host::journal::{Document, Journal, ProcessRecord};
 use crate::host::plan::NamespaceOrigin;
 use crate::host::{Error, Host, RunDir, dataplane};
@@ -199,23 +199,26 @@ impl Lab {
         }
     }
 
-    /// Walks a packet through the live tables without sending it, and says what decided.
+    /// Analyses whether a packet would get through the tables in force, and compares with what the dataplane, which knows
+    /// its state, says to the same packet.
     ///
     /// # Errors
     ///
     /// Unknown or ambiguous names; nothing in force yet; while the dataplane is being restarted.
     pub fn explain(&self, request: &view::ExplainRequest) -> Result<view::Explanation, ErrorView> {
-        let in_force = self.in_force();
-        let index = index(&in_force)
+        let in_force = self
+            .in_force()
             .ok_or_else(|| failure("not_found", "nothing is in force in this lab yet".to_owned()))?;
-        let asked = match explain::resolve(index, request)? {
-            Question::Answered(explanation) => return Ok(*explanation),
-            Question::Trace(asked) => asked,
-        };
-        match self.ask(&Request::Trace(asked.request.clone()))? {
-            Reply::Trace(report) => Ok(explain::render_report(index, &asked, &report)),
-            other => Err(unexpected(&other)),
+        let (lowered, index) = (&in_force.lowered, &in_force.lowered.index);
+        let asked = explain::resolve(index, request)?;
+        let mut explanation = explain::answer(index, &lowered.tables, &asked);
+        if let Some(trace) = asked.trace {
+            match self.ask(&Request::Trace(trace))? {
+                Reply::Trace(report) => explain::compare(index, &mut explanation, &report),
+                other => return Err(unexpected(&other)),
+            }
         }
+        Ok(explanation)
     }
 
     /// Takes everything down. A second call finds nothing left to do.

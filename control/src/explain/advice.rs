@@ -3,32 +3,27 @@
 use std::net::IpAddr;
 
 use localvpc_api::DiscardReason;
-use localvpc_api::trace::{Decision, Direction, Protocol, TraceStep, Tuple};
+use localvpc_api::trace::{Decision, Direction, Protocol};
 
+use crate::analysis::{Code, Detail, Hop, Way};
 use crate::lower::Index;
 use crate::model::{Instance, NatGateway, NatGatewayState, NetworkAcl, Target, Vpc};
 
-/// Whether a packet is the first one or its reply.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
-    /// The first packet.
-    Forward,
-    /// Its reply.
-    Back,
-}
-
 /// One sentence on what would help; `None` where nothing in the file would.
-pub fn advice(index: &Index, reason: DiscardReason, step: Option<&TraceStep>, way: Way) -> Option<String> {
-    let step = step?;
-    let tuple = &step.tuple;
-    match (reason, step.decision) {
+pub fn advice(index: &Index, code: Code, hop: &Hop, way: Way) -> Option<String> {
+    let tuple = &hop.tuple;
+    let reason = match code {
+        Code::Discard(reason) => reason,
+        Code::Detail(detail) => return about_detail(index, detail, hop),
+    };
+    match (reason, hop.decision) {
         (_, Decision::NetworkAcl { network_acl, direction, entry, .. }) => {
             let (_, acl) = index.network_acl(network_acl)?;
-            Some(network_acl_advice(index, acl, direction, entry, tuple, way))
+            Some(network_acl_advice(index, acl, (direction, entry), hop, way))
         }
         (_, Decision::SecurityGroup { eni, direction, .. }) => {
             let (vpc, instance) = index.instance(eni)?;
-            Some(security_group_advice(index, vpc, instance, direction, tuple, way))
+            Some(security_group_advice(index, (vpc, instance), direction, hop, way))
         }
         (_, Decision::SourceDestCheck { eni, .. }) => Some(format!(
             "If {name} is meant to forward for others, set `source_dest_check: false` on it.",
@@ -45,6 +40,14 @@ pub fn advice(index: &Index, reason: DiscardReason, step: Option<&TraceStep>, wa
             "Let that route of table {} lead to something that exists, or remove it.",
             index.route_table_name(route_table)
         )),
+        (DiscardReason::NatNoConnection, Decision::NatGateway { nat_gateway, .. }) if way == Way::Back => {
+            let way = index.nat_gateway(nat_gateway).and_then(|(vpc, _)| vpc.internet_gateway.as_ref());
+            let way = way.map_or_else(String::new, |gateway| format!(", by {}", gateway.name));
+            let name = index.nat_gateway_name(nat_gateway);
+            Some(format!(
+                "Replies must leave the way the packet came{way}: {name} knows nothing of the connection."
+            ))
+        }
         (DiscardReason::NoSuchAddress, _) => Some(format!(
             "Give an instance the address {}; `localvpc ls` shows those in use.",
             tuple.destination
@@ -62,8 +65,28 @@ pub fn advice(index: &Index, reason: DiscardReason, step: Option<&TraceStep>, wa
     }
 }
 
+/// What would help against what only the analysis tells.
+fn about_detail(index: &Index, detail: Detail, hop: &Hop) -> Option<String> {
+    Some(match (detail, hop.decision) {
+        (Detail::NatChangesSource, Decision::NatGateway { nat_gateway, .. }) => format!(
+            "The reply leaves by NAT gateway {}, as another sender: route it back the way the packet came.",
+            index.nat_gateway_name(nat_gateway)
+        ),
+        (Detail::EniAddressRestriction, _) => "Leave out `--source-address`.".into(),
+        (Detail::IgwOutsideVpc, _) => "Ask from the internet gateway of the receiver's own VPC.".into(),
+        (Detail::DisconnectedVpcs, _) => {
+            "Ask with the internet gateway of the sender's own VPC, or `internet`.".into()
+        }
+        (Detail::NoPath, _) => {
+            "The reply does not come from the address that was asked: route it back the way the packet came."
+                .into()
+        }
+        _ => return None,
+    })
+}
+
 /// Advice that needs no names.
-fn general(reason: DiscardReason) -> Option<&'static str> {
+pub fn general(reason: DiscardReason) -> Option<&'static str> {
     Some(match reason {
         DiscardReason::NatNoConnection => {
             "A NAT gateway only takes replies: to be reached, an instance needs an `eip:` of its own and a route to the \
@@ -101,11 +124,11 @@ fn general(reason: DiscardReason) -> Option<&'static str> {
 fn network_acl_advice(
     index: &Index,
     acl: &NetworkAcl,
-    direction: Direction,
-    denied_by: Option<u16>,
-    tuple: &Tuple,
+    (direction, denied_by): (Direction, Option<u16>),
+    hop: &Hop,
     way: Way,
 ) -> String {
+    let tuple = &hop.tuple;
     let taken: Vec<u16> = acl.entries(direction).iter().map(|entry| entry.number).collect();
     let highest = taken.iter().copied().max().unwrap_or(0);
     let number = match denied_by {
@@ -113,10 +136,7 @@ fn network_acl_advice(
         None => Some(highest.saturating_add(10) / 10 * 10).filter(|number| *number <= 32766),
     };
     let number = number.map_or_else(|| "...".into(), |number| number.to_string());
-    let (word, far, list) = match direction {
-        Direction::Inbound => ("from", tuple.source, "inbound"),
-        Direction::Outbound => ("to", tuple.destination, "outbound"),
-    };
+    let (word, far, list) = far_end(hop, direction);
     let what = match (tuple.protocol, way) {
         (Protocol::TCP | Protocol::UDP, Way::Forward) => {
             format!("{}, ports: {}", tuple.protocol, tuple.destination_port)
@@ -133,7 +153,6 @@ fn network_acl_advice(
     };
     format!(
         "Add `{{ rule: {number}, allow: {what}, {word}: {far} }}` to the {list} entries of network ACL {name}{at}.{why}",
-        far = host(far),
         name = acl.name,
         at = at(index, acl.place),
     )
@@ -141,15 +160,16 @@ fn network_acl_advice(
 
 fn security_group_advice(
     index: &Index,
-    vpc: &Vpc,
-    instance: &Instance,
+    (vpc, instance): (&Vpc, &Instance),
     direction: Direction,
-    tuple: &Tuple,
+    hop: &Hop,
     way: Way,
 ) -> String {
-    let (word, far, list) = match direction {
-        Direction::Inbound => ("from", tuple.source, "inbound"),
-        Direction::Outbound => ("to", tuple.destination, "outbound"),
+    let tuple = &hop.tuple;
+    let (word, far, list) = far_end(hop, direction);
+    let address = match direction {
+        Direction::Inbound => tuple.source,
+        Direction::Outbound => tuple.destination,
     };
     let what = match (tuple.protocol, way) {
         (Protocol::TCP | Protocol::UDP, Way::Forward) => {
@@ -161,9 +181,9 @@ fn security_group_advice(
         (Protocol(number), _) => format!("protocol: {number}"),
     };
     // An instance of the same VPC is better named by its group than by its address.
-    let peer = vpc.instances.iter().find(|other| other.ip == far && other.name != instance.name);
+    let peer = vpc.instances.iter().find(|other| other.ip == address && other.name != instance.name);
     let peer = peer.and_then(|other| other.security_groups.iter().find(|group| *group != "default"));
-    let peer = peer.cloned().unwrap_or_else(|| host(far));
+    let peer = peer.cloned().unwrap_or(far);
     let named = instance.security_groups.iter().find(|group| *group != "default");
     match named.and_then(|name| vpc.security_group(name)) {
         Some(group) => format!(
@@ -177,6 +197,15 @@ fn security_group_advice(
             at(index, Some(instance.place))
         ),
     }
+}
+
+/// The far end of a rule as a file says it, and the list that it would stand in.
+fn far_end(hop: &Hop, direction: Direction) -> (&'static str, String, &'static str) {
+    let (word, address, list) = match direction {
+        Direction::Inbound => ("from", hop.before.source, "inbound"),
+        Direction::Outbound => ("to", hop.before.destination, "outbound"),
+    };
+    (word, address.map_or_else(|| "0.0.0.0/0".into(), host), list)
 }
 
 fn no_public_address(index: &Index, source: IpAddr) -> String {

@@ -1,76 +1,20 @@
-//! A report of the dataplane as steps that a person reads.
+//! A hop of an analysis as a step that a person reads.
 
 use std::net::IpAddr;
 
 use localvpc_api::tables::Action;
-use localvpc_api::trace::{
-    Decision, Direction, Protocol, SecurityGroupVerdict, TraceOutcome, TraceReport, TraceStep, TraceWalk,
-    Tuple,
-};
-use localvpc_api::{DiscardReason, EniId, NatGatewayId};
+use localvpc_api::trace::{Decision, Direction, Protocol, SecurityGroupVerdict, Tuple};
+use localvpc_api::{DiscardReason, EniId, SubnetId};
 
+use crate::analysis::{Code, Hop};
 use crate::lower::{Index, RuleText};
 use crate::model::text;
-use crate::view::{ExplainOutcome, ExplainStep, Explanation};
+use crate::view::ExplainStep;
 
-use super::Asked;
-use super::advice::{Way, advice};
-
-/// Renders the report of a trace.
-pub fn render_report(index: &Index, asked: &Asked, report: &TraceReport) -> Explanation {
-    let new_leases: Vec<NatGatewayId> = report.forward.steps.iter().filter_map(new_lease).collect();
-    let mut explanation = Explanation {
-        from: asked.from.clone(),
-        to: asked.to.clone(),
-        protocol: asked.request.tuple.protocol.to_string(),
-        outcome: ExplainOutcome::Reachable,
-        code: None,
-        forward: steps(index, &report.forward, &new_leases),
-        back: report.reply.as_ref().map(|reply| steps(index, reply, &new_leases)).unwrap_or_default(),
-        advice: None,
-    };
-    if let Some((eni, packet)) = forwarder(&report.forward) {
-        let name = index.eni_name(eni);
-        explanation.outcome = ExplainOutcome::Undecidable;
-        explanation.forward.push(forwards(index, eni, packet));
-        // What a reply answers is not known: there is no way back to show.
-        explanation.back.clear();
-        explanation.advice = Some(format!(
-            "{name} is not the destination. For the rest of the way ask `localvpc explain {name} {}`.",
-            asked.rest
-        ));
-    } else if let Some((eni, packet)) = report.reply.as_ref().and_then(forwarder) {
-        explanation.outcome = ExplainOutcome::Undecidable;
-        explanation.back.push(forwards(index, eni, packet));
-        explanation.advice = Some(format!(
-            "The packet arrives. Its reply is routed to {name}, and comes back if {name} passes it on.",
-            name = index.eni_name(eni)
-        ));
-    } else if let Some((reason, step, way)) = blocker(&report.forward, Way::Forward)
-        .or_else(|| report.reply.as_ref().and_then(|reply| blocker(reply, Way::Back)))
-    {
-        explanation.outcome = ExplainOutcome::Blocked;
-        explanation.code = Some(reason.code().into());
-        explanation.advice = asked.destination.clone().or_else(|| advice(index, reason, step, way));
-    }
-    explanation
-}
-
-/// The interface that a packet was delivered to without being meant for it, and the packet: its instance forwards
-/// for others.
-fn forwarder(walk: &TraceWalk) -> Option<(EniId, Tuple)> {
-    let TraceOutcome::Delivered(_) = walk.outcome else { return None };
-    walk.steps.iter().rev().find_map(|step| match step.decision {
-        // It is told only of packets for somebody else.
-        Decision::SourceDestCheck { eni, direction: Direction::Inbound, pass: true } => {
-            Some((eni, step.tuple))
-        }
-        _ => None,
-    })
-}
+use super::resolve::Unnamed;
 
 /// The last step that is known of a packet that is handed to an instance to be forwarded.
-fn forwards(index: &Index, eni: EniId, packet: Tuple) -> ExplainStep {
+pub fn forwards(index: &Index, eni: EniId, packet: Tuple) -> ExplainStep {
     let name = index.eni_name(eni);
     let defined = index.instance(eni).map(|(_, instance)| index.source(Some(instance.place)));
     ExplainStep {
@@ -80,6 +24,10 @@ fn forwards(index: &Index, eni: EniId, packet: Tuple) -> ExplainStep {
         source: defined.unwrap_or_default(),
         pass: true,
         packet,
+        code: None,
+        component_id: None,
+        place_id: index.instance(eni).map(|(_, instance)| instance.eni_id.clone()),
+        beyond: false,
     }
 }
 
@@ -91,44 +39,10 @@ pub fn end(address: IpAddr, port: u16, protocol: Protocol) -> String {
     }
 }
 
-fn blocker(walk: &TraceWalk, way: Way) -> Option<(DiscardReason, Option<&TraceStep>, Way)> {
-    match walk.outcome {
-        TraceOutcome::Discarded(reason) => Some((reason, walk.steps.last(), way)),
-        TraceOutcome::Delivered(_) => None,
-    }
-}
-
-/// The NAT gateway that would make a lease for the packet: its source port is anybody's guess.
-fn new_lease(step: &TraceStep) -> Option<NatGatewayId> {
-    match step.decision {
-        Decision::NatGateway { nat_gateway, established: false, .. } => Some(nat_gateway),
-        _ => None,
-    }
-}
-
-fn steps(index: &Index, walk: &TraceWalk, new_leases: &[NatGatewayId]) -> Vec<ExplainStep> {
-    let discarded = match walk.outcome {
-        TraceOutcome::Discarded(reason) => Some(reason),
-        TraceOutcome::Delivered(_) => None,
-    };
-    let last = walk.steps.len().saturating_sub(1);
-    walk.steps
-        .iter()
-        .enumerate()
-        .filter_map(|(at, step)| self::step(index, step, new_leases, discarded.filter(|_| at == last)))
-        .collect()
-}
-
-/// One step; `discarded` is the reason when it is the one that ended the walk. A passing source/destination
-/// check is not worth a line.
-fn step(
-    index: &Index,
-    step: &TraceStep,
-    new_leases: &[NatGatewayId],
-    discarded: Option<DiscardReason>,
-) -> Option<ExplainStep> {
-    let tuple = &step.tuple;
-    let [place, component, decision, source] = match step.decision {
+/// One hop; `refusal` is why it is the end of the packet. A passing source/destination check is not worth a line.
+pub fn step(index: &Index, hop: &Hop, unnamed: Option<&Unnamed>) -> Option<ExplainStep> {
+    let tuple = &hop.tuple;
+    let [place, component, decision, source] = match hop.decision {
         Decision::SourceDestCheck { pass: true, .. } => return None,
         Decision::SourceDestCheck { eni, direction, pass: false } => {
             source_dest_check(index, eni, direction, tuple)
@@ -166,12 +80,24 @@ fn step(
             [format!("subnet {}", index.subnet_name(subnet)), component, text, source]
         }
         Decision::NatGateway { nat_gateway, direction, translated, .. } => {
-            let known = !new_leases.contains(&nat_gateway);
             let decision = match translated {
-                Some(translated) => nat_translation(tuple, &translated, direction, known),
-                None => refusal(discarded, tuple),
+                Some(translated) if translated == *tuple => "its own connection".into(),
+                Some(translated) => nat_translation(tuple, &translated, direction),
+                None if hop.refusal == Some(DiscardReason::NatNoConnection.into())
+                    && direction == Direction::Outbound =>
+                {
+                    "a reply to nothing that went through it".into()
+                }
+                None => refusal(hop.refusal, tuple),
             };
             [index.nat_gateway_name(nat_gateway), translated_end(direction), decision, String::new()]
+        }
+        Decision::InternetGateway { internet_gateway, translated: None, .. }
+            if let Some(unnamed) = unnamed =>
+        {
+            let place =
+                internet_gateway.map_or_else(|| "internet".into(), |id| index.internet_gateway_name(id));
+            [place, format!("{} has no public address", unnamed.name), String::new(), String::new()]
         }
         Decision::InternetGateway { internet_gateway, direction, translated } => {
             let place =
@@ -183,9 +109,12 @@ fn step(
                 (Some(translated), Direction::Inbound) => {
                     format!("{} → {}", tuple.destination, translated.destination)
                 }
-                (None, _) => refusal(discarded, tuple),
+                (None, _) => refusal(hop.refusal, tuple),
             };
             [place, translated_end(direction), decision, String::new()]
+        }
+        Decision::Internet { .. } if hop.before.destination.is_none() => {
+            ["internet".into(), "any address".into(), String::new(), String::new()]
         }
         Decision::Internet { found } => {
             let hosts = &index.model().internet_hosts;
@@ -199,9 +128,25 @@ fn step(
             let source = host.map_or_else(String::new, |host| index.source(host.place));
             ["internet".into(), component, decision, source]
         }
-        Decision::End => ["".into(), "end".into(), refusal(discarded, tuple), String::new()],
+        Decision::End => ["".into(), "end".into(), refusal(hop.refusal, tuple), String::new()],
     };
-    Some(ExplainStep { place, component, decision, source, pass: discarded.is_none(), packet: *tuple })
+    let decision = match &hop.ports {
+        Some(ports) => format!("{decision} (ports {ports})"),
+        None => decision,
+    };
+    let (place_id, component_id) = ids(index, &hop.decision);
+    Some(ExplainStep {
+        place,
+        component,
+        decision,
+        source,
+        pass: hop.refusal.is_none(),
+        packet: *tuple,
+        code: hop.refusal.map(|code| code.to_string()),
+        component_id,
+        place_id,
+        beyond: false,
+    })
 }
 
 fn source_dest_check(index: &Index, eni: EniId, direction: Direction, tuple: &Tuple) -> [String; 4] {
@@ -272,20 +217,52 @@ fn security_group(
     }
 }
 
-/// What a NAT gateway did; `known` is whether the lease exists.
-fn nat_translation(before: &Tuple, after: &Tuple, direction: Direction, known: bool) -> String {
-    let (old, new) = match direction {
-        Direction::Outbound => ((before.source, before.source_port), (after.source, after.source_port)),
-        Direction::Inbound => {
-            ((before.destination, before.destination_port), (after.destination, after.destination_port))
+/// Ids of the place of a decision, and of the component that made it.
+fn ids(index: &Index, decision: &Decision) -> (Option<String>, Option<String>) {
+    let eni_id = |id: EniId| index.instance(id).map(|(_, instance)| instance.eni_id.clone());
+    let subnet_id = |id: SubnetId| index.subnet(id).map(|(_, subnet)| subnet.id.clone());
+    match *decision {
+        Decision::SourceDestCheck { eni, .. } => (eni_id(eni), eni_id(eni)),
+        Decision::SecurityGroup { eni, verdict, .. } => {
+            let group = match verdict {
+                SecurityGroupVerdict::Rule { security_group, .. } => {
+                    index.security_group(security_group).map(|(_, group)| group.id.clone())
+                }
+                _ => None,
+            };
+            (eni_id(eni), group)
         }
+        Decision::Route { subnet, route_table, .. } => {
+            (subnet_id(subnet), index.route_table(route_table).map(|(_, table)| table.id.clone()))
+        }
+        Decision::SameSubnet { subnet } => (subnet_id(subnet), None),
+        Decision::NetworkAcl { subnet, network_acl, .. } => {
+            (subnet_id(subnet), index.network_acl(network_acl).map(|(_, acl)| acl.id.clone()))
+        }
+        Decision::NatGateway { nat_gateway, .. } => {
+            let id = index.nat_gateway(nat_gateway).map(|(_, nat)| nat.id.clone());
+            (id.clone(), id)
+        }
+        Decision::InternetGateway { internet_gateway, .. } => {
+            let gateway = internet_gateway.and_then(|id| index.internet_gateway(id));
+            let id = gateway.map(|(_, gateway)| gateway.id.clone());
+            (id.clone(), id)
+        }
+        Decision::Internet { .. } | Decision::End => (None, None),
+    }
+}
+
+/// What a NAT gateway does. Which port it takes is its own choice.
+fn nat_translation(before: &Tuple, after: &Tuple, direction: Direction) -> String {
+    let (old, new) = match direction {
+        Direction::Outbound => (before.source, after.source),
+        Direction::Inbound => (before.destination, after.destination),
     };
-    let end = |(address, port): (IpAddr, u16), known: bool| match before.protocol {
-        Protocol::TCP | Protocol::UDP if known => format!("{address}:{port}"),
+    let end = |address: IpAddr| match before.protocol {
         Protocol::TCP | Protocol::UDP => format!("{address}:*"),
         _ => address.to_string(),
     };
-    format!("{} → {}", end(old, known), end(new, known))
+    format!("{} → {}", end(old), end(new))
 }
 
 fn translated_end(direction: Direction) -> String {
@@ -296,8 +273,12 @@ fn translated_end(direction: Direction) -> String {
 }
 
 /// Why a gateway refused, in a few words.
-fn refusal(reason: Option<DiscardReason>, tuple: &Tuple) -> String {
-    let Some(reason) = reason else { return String::new() };
+fn refusal(code: Option<Code>, tuple: &Tuple) -> String {
+    let reason = match code {
+        None => return String::new(),
+        Some(Code::Detail(detail)) => return detail.explanation().trim_end_matches('.').to_owned(),
+        Some(Code::Discard(reason)) => reason,
+    };
     match reason {
         DiscardReason::NoPublicAddress => format!("{} has no public address", tuple.source),
         DiscardReason::NoPublicAssociation => format!("nothing has the public address {}", tuple.destination),

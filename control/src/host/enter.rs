@@ -81,6 +81,29 @@ pub fn enter(namespace: &NamespaceRef) -> Result<(), Error> {
     Ok(())
 }
 
+/// Does something in the network namespace and comes back with its result: sockets made there stay there. It runs in
+/// a thread that ends with it; mounts and names in `/etc` are ours.
+///
+/// # Errors
+///
+/// [`Error::Io`] or [`Error::System`]: no such namespace, no privilege, or what `work` failed with.
+pub fn in_network<T: Send>(
+    namespace: &NamespaceRef,
+    work: impl FnOnce() -> std::io::Result<T> + Send,
+) -> Result<T, Error> {
+    let inside = || {
+        let file = File::open(&namespace.path).doing("open", &namespace.path)?;
+        rustix::thread::move_into_link_name_space(file.as_fd(), Some(LinkNameSpaceType::Network))
+            .doing("enter", &namespace.path)?;
+        work().doing("open sockets in", &namespace.path)
+    };
+    std::thread::scope(|scope| {
+        let thread = std::thread::Builder::new().spawn_scoped(scope, inside);
+        let done = thread.trying(|| "start a thread".to_owned())?.join();
+        done.unwrap_or_else(|panic| std::panic::resume_unwind(panic))
+    })
+}
+
 /// A mount namespace of its own, out of which nothing propagates.
 fn own_mounts() -> Result<(), Error> {
     // SAFETY: NEWNS (which implies unsharing the working directory) changes no memory and closes no descriptor.

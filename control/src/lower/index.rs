@@ -8,8 +8,8 @@ use localvpc_api::*;
 
 use crate::model::describe::resources;
 use crate::model::{
-    Instance, Model, NatGateway, NatGatewayState, NetworkAcl, Place, RouteTable, SecurityGroup, Subnet, Vpc,
-    text,
+    Instance, InternetGateway, Model, NatGateway, NatGatewayState, NetworkAcl, Place, RouteTable,
+    SecurityGroup, Subnet, Vpc, text,
 };
 use crate::view;
 
@@ -117,6 +117,12 @@ impl Index {
         Some((vpc, vpc.nat_gateways.get(at)?))
     }
 
+    /// An internet gateway by number.
+    pub fn internet_gateway(&self, id: InternetGatewayId) -> Option<(&Vpc, &InternetGateway)> {
+        let (vpc, _) = self.at(self.internet_gateways.get(&id))?;
+        Some((vpc, vpc.internet_gateway.as_ref()?))
+    }
+
     /// A route table by number.
     pub fn route_table(&self, id: RouteTableId) -> Option<(&Vpc, &RouteTable)> {
         let (vpc, at) = self.at(self.route_tables.get(&id))?;
@@ -138,6 +144,21 @@ impl Index {
     /// The number of an instance's interface.
     pub fn eni_of(&self, instance: &str) -> Option<EniId> {
         self.enis.keys().copied().find(|id| self.instance(*id).is_some_and(|(_, it)| it.name == instance))
+    }
+
+    /// The number of a NAT gateway by its AWS-style id.
+    pub fn nat_gateway_by_id(&self, id: &str) -> Option<NatGatewayId> {
+        self.nat_gateways
+            .keys()
+            .copied()
+            .find(|it| self.nat_gateway(*it).is_some_and(|(_, nat)| nat.id == id))
+    }
+
+    /// The number of an internet gateway by its AWS-style id.
+    pub fn internet_gateway_by_id(&self, id: &str) -> Option<InternetGatewayId> {
+        let is_it =
+            |it: InternetGatewayId| self.internet_gateway(it).is_some_and(|(_, gateway)| gateway.id == id);
+        self.internet_gateways.keys().copied().find(|it| is_it(*it))
     }
 
     /// The link that an interface is behind.

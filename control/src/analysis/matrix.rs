@@ -1,0 +1,1 @@
+//! Who reaches whom: one question for every pair of ends.
