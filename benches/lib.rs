@@ -13,7 +13,7 @@
 pub mod scenes;
 
 use std::hint::black_box;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use criterion::Criterion;
 
@@ -34,6 +34,24 @@ pub fn time<T>(criterion: &mut Criterion, name: &str, mut operation: impl FnMut(
             println!("{name}: {} allocations per operation", allocations(&mut operation));
         }
         bencher.iter(&mut operation);
+    });
+}
+
+/// Times an operation that handles `size` packets, per packet.
+pub fn time_batches(criterion: &mut Criterion, name: &str, size: usize, mut operation: impl FnMut()) {
+    let mut counted = false;
+    criterion.bench_function(name, |bencher| {
+        if !std::mem::replace(&mut counted, true) {
+            println!("{name}: {} allocations per operation", allocations(&mut operation));
+        }
+        bencher.iter_custom(|packets| {
+            let batches = packets.div_ceil(size as u64);
+            let start = Instant::now();
+            for _ in 0..batches {
+                operation();
+            }
+            start.elapsed().mul_f64(packets as f64 / (batches * size as u64) as f64)
+        });
     });
 }
 

@@ -15,7 +15,7 @@ use localvpc_engine::tables::rules::{AclRules, RuleSet, Selector};
 use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::{craft, lab};
 use localvpc_engine::worker::Verdict;
-use localvpc_engine::{Limits, Worker};
+use localvpc_engine::{BatchPacket, Limits, Worker};
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -195,38 +195,45 @@ pub fn packets() -> [(&'static str, Vec<u8>, Offload); 4] {
 /// Established TCP connections from `app` through the NAT gateway and the internet gateway to a host, all on one worker.
 pub struct Connections {
     fabric: Fabric,
-    /// A segment of each from inside, with data.
-    segments: Vec<Vec<u8>>,
-    /// The one that is being forwarded.
-    buffer: Vec<u8>,
+    /// A segment of the first, with data.
+    template: [u8; SEGMENT],
+    /// The packets that are being forwarded.
+    buffers: Vec<[u8; SEGMENT]>,
+    numbers: Vec<u32>,
 }
+
+/// Bytes of a segment with 100 bytes of data.
+const SEGMENT: usize = 140;
+
+/// The most packets of one batch.
+pub const MAX_BATCH: usize = 64;
 
 /// How a worker forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
-    /// With room for every flow of the benchmarks.
+    /// With room for twice as many flows.
     On,
     /// Every packet is walked.
     Off,
 }
 
 impl Connections {
-    /// Opens connections, at most 50,000, in random order of their ports.
+    /// Opens connections, 50,000 to each port of the host.
     ///
     /// The ENI has a group of 60 rules and the subnets have network ACLs with 20 entries each way.
-    pub fn open(count: u16, cache: Cache) -> Self {
-        let mut this = Self { fabric: fabric(cache), segments: Vec::new(), buffer: Vec::new() };
-        let stride = 7_919; // Prime to 50,000: visits every port once.
-        for number in 0..u32::from(count) {
-            let port = 10_000 + (number * stride % 50_000) as u16;
-            let inside = (Ipv4Addr::new(10, 0, 2, 20), port);
-            let host = (Ipv4Addr::new(203, 0, 113, 5), 443);
+    pub fn open(count: u32, cache: Cache) -> Self {
+        let flows = match cache {
+            Cache::On => (2 * count as usize).max(1 << 15),
+            Cache::Off => 0,
+        };
+        let mut fabric = fabric(flows, count);
+        for number in 0..count {
+            let (inside, host) = ends(number);
             let segment = |flags, sequence, acknowledgement, payload| {
                 let facts = TcpFacts { flags, sequence, acknowledgement, window: 502, payload };
                 craft::tcp_segment(facts, inside, host)
             };
-            let out =
-                this.fabric.send_on(0, lab::APP.1, segment(TcpFacts::SYN, 1_000, 0, 0), Offload::default());
+            let out = fabric.send_on(0, lab::APP.1, segment(TcpFacts::SYN, 1_000, 0, 0), Offload::default());
             let public = match out.tuple().source {
                 IpAddr::V4(address) => (address, out.tuple().source_port),
                 IpAddr::V6(_) => unreachable!("an IPv4 connection stays one"),
@@ -234,25 +241,50 @@ impl Connections {
             let flags = TcpFacts::SYN | TcpFacts::ACK;
             let facts = TcpFacts { flags, sequence: 5_000, acknowledgement: 1_001, window: 502, payload: 0 };
             let answer = craft::tcp_segment(facts, host, public);
-            let back = this.fabric.send_on(0, lab::INTERNET, answer, Offload::default());
+            let back = fabric.send_on(0, lab::INTERNET, answer, Offload::default());
             assert_eq!(back.verdict, Ok(lab::APP.1), "the handshake is answered");
-            this.fabric.send_on(0, lab::APP.1, segment(TcpFacts::ACK, 1_001, 5_001, 0), Offload::default());
-            this.segments.push(segment(TcpFacts::ACK, 1_001, 5_001, 100));
+            fabric.send_on(0, lab::APP.1, segment(TcpFacts::ACK, 1_001, 5_001, 0), Offload::default());
         }
-        this.buffer = vec![0; this.segments[0].len()];
+        let facts = TcpFacts {
+            flags: TcpFacts::ACK,
+            sequence: 1_001,
+            acknowledgement: 5_001,
+            window: 502,
+            payload: 100,
+        };
+        let (inside, host) = ends(0);
+        let template = craft::tcp_segment(facts, inside, host).try_into().expect("its length is known");
+        let buffers = vec![[0; SEGMENT]; MAX_BATCH];
+        let mut this = Self { fabric, template, buffers, numbers: Vec::with_capacity(MAX_BATCH) };
         // Once around, so that every flow is in the cache.
-        for number in 0..this.segments.len() {
+        for number in 0..count {
             assert!(matches!(this.forward(number), Verdict::Forward { link: lab::INTERNET, .. }));
         }
         this
     }
 
-    /// Forwards a segment of one of the connections: copies its 140 bytes to the buffer, and from there on as a packet's way is.
+    /// Forwards a segment of one of the connections: writes its 40 bytes of headers to a buffer, and from there on as a packet's way is.
     #[inline]
-    pub fn forward(&mut self, number: usize) -> Verdict {
-        self.buffer.copy_from_slice(&self.segments[number]);
+    pub fn forward(&mut self, number: u32) -> Verdict {
+        write_segment(&self.template, number, &mut self.buffers[0]);
         let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
-        workers[0].forward(tables, state, lab::APP.1, &mut self.buffer, Offload::default(), *now)
+        workers[0].forward(tables, state, lab::APP.1, &mut self.buffers[0], Offload::default(), *now)
+    }
+
+    /// The same for a batch of at most [`MAX_BATCH`], of connections that `choose` names.
+    #[inline]
+    pub fn forward_batch(&mut self, size: usize, mut choose: impl FnMut() -> u32) {
+        self.numbers.clear();
+        self.numbers.extend((0..size).map(|_| choose()));
+        for (number, buffer) in self.numbers.iter().zip(&mut self.buffers) {
+            write_segment(&self.template, *number, buffer);
+        }
+        let mut batch: arrayvec::ArrayVec<BatchPacket<'_>, MAX_BATCH> = self.buffers[..size]
+            .iter_mut()
+            .map(|buffer| BatchPacket::new(lab::APP.1, buffer, Offload::default()))
+            .collect();
+        let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
+        workers[0].forward_batch(tables, state, &mut batch, *now);
     }
 
     /// Packets so far that the cache has decided, and that were walked.
@@ -260,6 +292,22 @@ impl Connections {
         let counters = self.fabric.workers[0].counters();
         (counters.cache_hits.value(), counters.walks.value())
     }
+}
+
+/// The inside and the host of a connection; successive ones have distant ports.
+fn ends(number: u32) -> ((Ipv4Addr, u16), (Ipv4Addr, u16)) {
+    // 7,919 is prime to 50,000: visits every port once.
+    let port = 10_000 + (u64::from(number) * 7_919 % 50_000) as u16;
+    ((Ipv4Addr::new(10, 0, 2, 20), port), (Ipv4Addr::new(203, 0, 113, 5), 443 + (number / 50_000) as u16))
+}
+
+/// The headers of a connection's segment. The data stays, and the checksum is only right for the first: it is updated, not verified.
+#[inline]
+fn write_segment(template: &[u8; SEGMENT], number: u32, buffer: &mut [u8; SEGMENT]) {
+    let ((_, inside), (_, host)) = ends(number);
+    buffer[..40].copy_from_slice(&template[..40]);
+    buffer[20..22].copy_from_slice(&inside.to_be_bytes());
+    buffer[22..24].copy_from_slice(&host.to_be_bytes());
 }
 
 /// First packets of new connections from `app` to hosts on the internet.
@@ -272,30 +320,42 @@ pub struct NewConnections {
 impl NewConnections {
     /// No connection yet; `syns` are those that will be made.
     pub fn new(syns: Vec<Vec<u8>>) -> Self {
-        Self { fabric: fabric(Cache::On), at: 0, syns }
+        Self { fabric: fabric(1 << 15, syns.len() as u32), at: 0, syns }
     }
 
-    /// Packets for `count` connections, at most 50,000, each from a port of its own.
-    pub fn syns(count: u16) -> Vec<Vec<u8>> {
-        let host = Ipv4Addr::new(203, 0, 113, 5);
+    /// Packets for `count` connections, 50,000 to each port of the host.
+    pub fn syns(count: u32) -> Vec<Vec<u8>> {
         let syn = |number| {
-            let inside = (Ipv4Addr::new(10, 0, 2, 20), 10_000 + number);
-            craft::tcp(TcpFacts::SYN, inside, (host, 443))
+            let (inside, host) = ends(number);
+            craft::tcp(TcpFacts::SYN, inside, host)
         };
         (0..count).map(syn).collect()
     }
 
-    /// Makes the next connection; `None` when all are made.
-    pub fn make_next(&mut self) -> Option<Verdict> {
-        let bytes = self.syns.get_mut(self.at)?;
-        self.at += 1;
+    /// Makes the next connections, at most [`MAX_BATCH`], and says how many were left to make.
+    ///
+    /// # Panics
+    /// If one is not made.
+    pub fn make_next(&mut self, size: usize) -> usize {
+        let end = (self.at + size).min(self.syns.len());
+        let mut batch: arrayvec::ArrayVec<BatchPacket<'_>, MAX_BATCH> = self.syns[self.at..end]
+            .iter_mut()
+            .map(|bytes| BatchPacket::new(lab::APP.1, bytes, Offload::default()))
+            .collect();
         let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
-        Some(workers[0].forward(tables, state, lab::APP.1, bytes, Offload::default(), *now))
+        workers[0].forward_batch(tables, state, &mut batch, *now);
+        let made = |packet: &BatchPacket<'_>| matches!(packet.verdict, Some(Verdict::Forward { .. }));
+        assert!(
+            batch.iter().all(made),
+            "{:?}",
+            batch.iter().map(|packet| packet.verdict).collect::<Vec<_>>()
+        );
+        end - std::mem::replace(&mut self.at, end)
     }
 }
 
 /// The worked packet walks' lab, with a group of 60 rules and network ACLs of 20 entries each way, the last of which decides.
-fn fabric(cache: Cache) -> Fabric {
+fn fabric(flows: usize, connections: u32) -> Fabric {
     let mut rows = lab::tables();
     let app: &mut SecurityGroup =
         rows.security_groups.iter_mut().find(|group| group.id == lab::APP_GROUP).expect("the lab has it");
@@ -310,10 +370,10 @@ fn fabric(cache: Cache) -> Fabric {
             entries.splice(0..0, (1..=19).map(narrow));
         }
     }
-    let flows = match cache {
-        Cache::On => 1 << 18,
-        Cache::Off => 0,
-    };
-    let limits = Limits { connections: 1 << 17, leases: 1 << 17 };
+    for eni in &mut rows.enis {
+        eni.max_connections = u32::MAX;
+    }
+    let room = connections.max(1 << 17);
+    let limits = Limits { connections: room, leases: room };
     Fabric::with_workers(rows, vec![Worker::with_cache(0, 1, flows)], limits)
 }

@@ -21,6 +21,7 @@
 //! - [`pipeline`]: the walk, one file per stage, and the rewriting at its end
 //! - [`tables`]: what the walk consults; a push replaces it
 //! - [`state`]: what the walk remembers; a push leaves it alone
+//! - [`memory`]: where the big tables lie
 //! - [`metrics`], [`report`]: what was counted, and how it is shown
 //! - [`segment`](mod@segment), [`fragment`](mod@fragment): one packet into several, where a link cannot take it as it is
 //! - [`answer`]: ICMP errors and resets that the dataplane makes
@@ -29,6 +30,7 @@
 pub mod answer;
 pub mod flow;
 pub mod fragment;
+pub mod memory;
 pub mod metrics;
 pub mod packet;
 pub mod pipeline;

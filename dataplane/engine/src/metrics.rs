@@ -52,8 +52,14 @@ impl TrafficCounter {
     /// Adds a packet, or the segments of a super-packet.
     #[inline]
     pub fn add(&self, segments: u16, bytes: u32) {
-        self.packets.add(u64::from(segments));
-        self.bytes.add(u64::from(bytes));
+        self.add_sum(segments.into(), bytes.into());
+    }
+
+    /// Adds several packets.
+    #[inline]
+    pub fn add_sum(&self, packets: u64, bytes: u64) {
+        self.packets.add(packets);
+        self.bytes.add(bytes);
     }
 
     fn value(&self) -> Traffic {

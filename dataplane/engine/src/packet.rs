@@ -4,12 +4,14 @@
 //! except to change it. What a hostile guest can write into a packet or into its
 //! virtio header ends here, as a [`DiscardReason`].
 
+mod brief;
 mod fragment;
 mod offload;
 
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
+pub use self::brief::{Brief, Carried, Key, brief};
 pub use self::fragment::Fragment;
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
@@ -70,7 +72,31 @@ pub enum Echo {
     Reply,
 }
 
+/// What connections and counters count.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Load {
+    /// Packets.
+    pub segments: u16,
+    /// Bytes from the IP header on.
+    pub length: u32,
+}
+
 impl Packet {
+    /// What connections count of it.
+    #[inline]
+    pub fn load(&self) -> Load {
+        Load { segments: self.segments, length: self.length }
+    }
+
+    /// Its place in the stream, if it has one.
+    #[inline]
+    pub fn facts(&self) -> Option<&TcpFacts> {
+        match &self.kind {
+            Kind::Tcp(facts) => Some(facts),
+            _ => None,
+        }
+    }
+
     /// What rules see of the packet beside addresses, when its tuple has become `tuple`.
     pub fn selector(&self, tuple: Tuple) -> Selector {
         match &self.kind {

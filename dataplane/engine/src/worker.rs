@@ -11,10 +11,10 @@ use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, activity, holds};
+use crate::flow::{Decided, FlowCache, Place, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
-use crate::packet::{self, Kind, Offload, Packet};
-use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count, count_refused};
+use crate::packet::{self, Brief, Key, Kind, Offload, Packet};
+use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
 use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk, mss};
 use crate::state::State;
@@ -55,6 +55,8 @@ pub struct Worker {
     index: usize,
     cache: FlowCache,
     random: Random,
+    /// What was counted since [`settle`](Self::settle).
+    pending: Pending,
     counters: Arc<WorkerCounters>,
     /// A buffer for the answer at hand.
     answer: Vec<u8>,
@@ -73,6 +75,20 @@ pub struct WorkerCounters {
     pub walks: Counter,
     /// Places of the cache that hold a flow.
     pub cached_flows: Counter,
+}
+
+/// Counts of the batch at hand.
+#[derive(Debug, Default)]
+struct Pending {
+    packets: u64,
+    cache_hits: u64,
+}
+
+/// What the flow cache asks about a packet.
+struct Question {
+    packet: Brief,
+    key: Key,
+    hash: u64,
 }
 
 /// Flows that a worker's cache holds.
@@ -98,7 +114,8 @@ impl Worker {
         assert!(index < MAX_WORKERS, "at most {MAX_WORKERS} workers");
         Self {
             index,
-            cache: FlowCache::new(flows),
+            cache: FlowCache::new(flows, Random(seed).current()),
+            pending: Pending::default(),
             random: Random(seed),
             counters: Arc::default(),
             answer: Vec::with_capacity(LIMIT),
@@ -131,7 +148,16 @@ impl Worker {
     ) -> Verdict {
         self.outbox.clear();
         self.outbox.turn_to(0);
-        self.decide(tables, state, from, bytes, offload, now)
+        self.cache.turn_to(tables.generation);
+        let question = self.question(from, bytes, offload);
+        let arrival = Arrival { from, offload, now };
+        let verdict = match question.and_then(|question| self.hit(state, &question, None, bytes, now)) {
+            Some(verdict) => verdict,
+            None => self.decide(tables, state, arrival, bytes),
+        };
+        self.pending.packets += 1;
+        self.settle(tables);
+        verdict
     }
 
     /// The packets that leave beside those of the last [`forward`](Self::forward) or [`forward_batch`](Self::forward_batch),
@@ -141,16 +167,49 @@ impl Worker {
         self.outbox.packets()
     }
 
-    fn decide(
+    /// What to ask the flow cache about a packet, if it may know.
+    #[inline(always)]
+    fn question(&self, from: LinkId, bytes: &[u8], offload: Offload) -> Option<Question> {
+        let packet = packet::brief(bytes, offload)?;
+        let key = packet.key(from)?;
+        Some(Question { packet, key, hash: self.cache.hash(key) })
+    }
+
+    /// Forwards a packet whose flow the cache knows.
+    #[inline(always)]
+    fn hit(
         &mut self,
-        tables: &Tables,
         state: &State,
-        from: LinkId,
+        question: &Question,
+        hint: Option<Place>,
         bytes: &mut [u8],
-        offload: Offload,
         now: Time,
-    ) -> Verdict {
-        self.counters.packets.add(1);
+    ) -> Option<Verdict> {
+        let Question { packet, key, hash } = question;
+        let hit = self.cache.find(hint, *key, *hash, packet, state, now)?;
+        for (line, direction) in hit.lines.into_iter().flatten() {
+            line.touch(packet.load(), packet.facts(), direction, now);
+        }
+        hit.rewrite.apply_brief(bytes, packet);
+        let (link, number) = (hit.path.out, hit.number);
+        self.cache.paths().count(number, packet.load());
+        self.pending.cache_hits += 1;
+        Some(Verdict::Forward { link, length: packet.length.into(), segments: packet.segments })
+    }
+
+    /// Adds what was counted to what others can read.
+    #[inline]
+    fn settle(&mut self, tables: &Tables) {
+        let Pending { packets, cache_hits } = std::mem::take(&mut self.pending);
+        self.counters.packets.add(packets);
+        self.counters.cache_hits.add(cache_hits);
+        self.cache.paths().settle(tables, self.index);
+    }
+
+    /// Parses and walks a packet that the flow cache does not know.
+    #[inline(never)]
+    fn decide(&mut self, tables: &Tables, state: &State, arrival: Arrival, bytes: &mut [u8]) -> Verdict {
+        let Arrival { from, offload, now } = arrival;
         // Borrowed: copying what was written a moment ago in smaller pieces would wait for all of them.
         let parsed = packet::parse(bytes, offload);
         let packet = match &parsed {
@@ -167,28 +226,16 @@ impl Worker {
             let arrival = fragments::Arrival { from, fragment, now };
             return self.forward_fragment(tables, state, arrival, bytes, packet);
         }
-        if let Some(flow) = self.cache.find(from, packet, tables.generation, state, now) {
-            for dependency in &flow.dependencies {
-                if let Some((activity, direction)) = activity(state, dependency) {
-                    activity.touch(packet, direction, now);
-                }
-            }
-            for (nat, direction) in &flow.nat_gateways {
-                count(tables, *nat, *direction, packet, self.index);
-            }
-            count_enis(tables, flow.sender, flow.receiver, packet, self.index);
-            flow.rewrite.apply(bytes, packet);
-            self.counters.cache_hits.add(1);
-            return forwarded(flow.out, packet);
-        }
         self.counters.walks.add(1);
         match self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
                 accepted.rewrite(bytes, packet);
                 count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
                 let (out, mtu) = (accepted.out, accepted.mtu);
-                if let Some(decided) = accepted.decided(state, packet, now) {
-                    let more = self.cache.insert(from, packet, tables.generation, decided);
+                if let Some(key) = Brief::of(packet).and_then(|brief| brief.key(from))
+                    && let Some(decided) = accepted.decided(state, packet, now)
+                {
+                    let more = self.cache.insert(key, decided);
                     self.counters.cached_flows.add(more);
                 }
                 self.depart(state, out, bytes, packet, offload, mtu)
@@ -344,6 +391,14 @@ impl Worker {
     ) -> Verdict {
         self.refuse(state, segments, reason, eni.map(|eni| &*tables.eni(eni).metrics))
     }
+}
+
+/// Where a packet came from, and when.
+#[derive(Clone, Copy)]
+struct Arrival {
+    from: LinkId,
+    offload: Offload,
+    now: Time,
 }
 
 fn forwarded(link: LinkId, packet: &Packet) -> Verdict {

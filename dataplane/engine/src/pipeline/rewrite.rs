@@ -9,17 +9,18 @@
 use std::net::{IpAddr, Ipv4Addr};
 
 use localvpc_api::trace::{Protocol, Tuple};
-use zerocopy::FromBytes;
+use zerocopy::{FromBytes, FromZeros};
 
-use crate::packet::{Checksum, Embedded, Kind, Packet, Quoted};
-use crate::wire::checksum::{Sum, update, update_partial};
+use crate::packet::{Brief, Carried, Checksum, Embedded, Kind, Packet, Quoted};
+use crate::wire::checksum::{self, Sum, update, update_partial};
 use crate::wire::{Icmp, Ipv4, Tcp, Udp};
 
 /// What a walk changes in a packet.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(C)]
 pub struct Rewrite {
-    source: Ipv4Addr,
-    destination: Ipv4Addr,
+    source: [u8; 4],
+    destination: [u8; 4],
     source_port: u16,
     destination_port: u16,
     /// What the new addresses add to a sum that covers them: IP header, partial TCP and UDP checksum.
@@ -31,7 +32,8 @@ pub struct Rewrite {
 }
 
 /// Whether there is anything to do.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
+#[repr(u8)]
 enum Effect {
     Identity,
     Change,
@@ -47,10 +49,10 @@ impl Rewrite {
     /// If an address is not IPv4: the parser lets nothing else in yet.
     pub fn new(from: Tuple, to: Tuple, ttl_decrement: u8) -> Self {
         debug_assert_eq!(from.protocol, to.protocol, "a rewrite keeps the protocol");
-        let source = v4(to.source);
-        let destination = v4(to.destination);
-        let addresses = Sum::difference(&v4(from.source).octets(), &source.octets())
-            .and(Sum::difference(&v4(from.destination).octets(), &destination.octets()));
+        let source = v4(to.source).octets();
+        let destination = v4(to.destination).octets();
+        let addresses = Sum::difference(&v4(from.source).octets(), &source)
+            .and(Sum::difference(&v4(from.destination).octets(), &destination));
         let source_port = word(from.source_port, to.source_port);
         let transport = match to.protocol {
             Protocol::ICMP => source_port,
@@ -115,14 +117,71 @@ impl Rewrite {
         }
     }
 
+    /// The same for a packet of a cached flow, whose TTL is above the decrement.
+    ///
+    /// # Panics
+    ///
+    /// If `bytes` are not those that `packet` was read from.
+    #[inline]
+    pub fn apply_brief(&self, bytes: &mut [u8], packet: &Brief) {
+        if self.is_identity() {
+            return;
+        }
+        match packet.carried {
+            Carried::Tcp(_) => {
+                let bytes: &mut [u8; Ipv4::LENGTH + Tcp::LENGTH] = bytes.first_chunk_mut().expect(PARSED);
+                self.apply_ends(bytes);
+                let field = Ipv4::LENGTH + Tcp::CHECKSUM;
+                let checksum = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+                let checksum = self.transport_checksum(checksum, packet.checksum);
+                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+            }
+            Carried::Udp => {
+                let bytes: &mut [u8; Ipv4::LENGTH + Udp::LENGTH] = bytes.first_chunk_mut().expect(PARSED);
+                self.apply_ends(bytes);
+                let field = Ipv4::LENGTH + Udp::CHECKSUM;
+                let before = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+                let updated = self.transport_checksum(before, packet.checksum);
+                let checksum = match packet.checksum {
+                    Checksum::Complete => udp_checksum(before, updated),
+                    Checksum::Partial { .. } => updated,
+                };
+                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+            }
+        }
+    }
+
+    /// Addresses, ports, TTL, IP checksum; the ports stand right behind a header without options.
+    #[inline(always)]
+    fn apply_ends<const N: usize>(&self, bytes: &mut [u8; N]) {
+        // The TTL is the upper half of a word that the checksum covers: what a decrement adds to it is a constant.
+        let ttl = if self.ttl_decrement == 0 { 0 } else { !(u16::from(self.ttl_decrement) << 8) };
+        let before = u16::from_be_bytes([bytes[10], bytes[11]]);
+        let after = !checksum::add(!before, checksum::add(self.addresses, ttl));
+        bytes[8] -= self.ttl_decrement;
+        bytes[10..12].copy_from_slice(&after.to_be_bytes());
+        bytes[12..16].copy_from_slice(&self.source);
+        bytes[16..20].copy_from_slice(&self.destination);
+        bytes[20..22].copy_from_slice(&self.source_port.to_be_bytes());
+        bytes[22..24].copy_from_slice(&self.destination_port.to_be_bytes());
+    }
+
+    #[inline(always)]
+    fn transport_checksum(&self, checksum: u16, state: Checksum) -> u16 {
+        match state {
+            Checksum::Complete => !checksum::add(!checksum, self.transport),
+            Checksum::Partial { .. } => checksum::add(checksum, self.addresses),
+        }
+    }
+
     #[inline]
     fn apply_ip(&self, ip: &mut Ipv4) {
         let ttl = ip.ttl.saturating_sub(self.ttl_decrement);
         // The TTL is the upper half of a word that the checksum covers.
         let difference = word(u16::from(ip.ttl) << 8, u16::from(ttl) << 8).and_word(self.addresses);
         ip.ttl = ttl;
-        ip.source = self.source.octets();
-        ip.destination = self.destination.octets();
+        ip.source = self.source;
+        ip.destination = self.destination;
         ip.checksum.set(update(ip.checksum.get(), difference));
     }
 
@@ -398,6 +457,14 @@ mod tests {
                 let mut to = Tuple { source: ends[0].0.into(), destination: ends[1].0.into(), ..packet.tuple };
                 if matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
                     (to.source_port, to.destination_port) = (ends[0].1, ends[1].1);
+                }
+                if let Some(brief) = Brief::of(&packet).filter(|brief| brief.ttl > 1) {
+                    let mut briefly = bytes.clone();
+                    let rewrite = Rewrite::new(packet.tuple, to, 1);
+                    rewrite.apply_brief(&mut briefly, &brief);
+                    let mut fully = bytes.clone();
+                    rewrite.apply(&mut fully, &packet);
+                    prop_assert_eq!(briefly, fully);
                 }
                 if let Kind::IcmpError(about) = packet.kind {
                     let embedded = Tuple { source: to.destination, ..about.tuple };

@@ -16,13 +16,14 @@ use zerocopy::FromZeros;
 use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Connection, Timer};
 use crate::Time;
-use crate::packet::{Kind, Packet};
+use crate::memory::{Zeroed, prefetch};
+use crate::packet::{Kind, Load, Packet, TcpFacts};
 
 /// Names a live activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ref {
-    slot: u32,
-    version: u32,
+    pub(crate) slot: u32,
+    pub(crate) version: u32,
 }
 
 /// Milliseconds of silence after which a connection ends, by how far it has come.
@@ -88,7 +89,7 @@ const _: () = assert!(size_of::<Hot>() == 64 && size_of::<Cold>() == 64);
 /// A fixed number of activities, given out and taken back.
 #[derive(Debug)]
 pub struct Activities {
-    lines: Box<[Activity]>,
+    lines: Zeroed<Activity>,
     free: Mutex<Free>,
 }
 
@@ -107,8 +108,7 @@ impl Activities {
     /// If there is not that much memory.
     pub fn new(capacity: u32) -> Self {
         Self {
-            lines: <[Activity]>::new_box_zeroed_with_elems(capacity as usize)
-                .expect("memory for as many activities as the limits say"),
+            lines: Zeroed::new(capacity as usize),
             free: Mutex::new(Free { returned: Vec::new(), fresh: 0 }),
         }
     }
@@ -170,6 +170,14 @@ impl Activities {
         self.live(reference, now).filter(|line| line.is_steady())
     }
 
+    /// Has the processor fetch what a packet of it reads and changes.
+    #[inline]
+    pub fn prefetch(&self, reference: Ref) {
+        if let Some(line) = self.lines.get(reference.slot as usize) {
+            prefetch(&line.hot);
+        }
+    }
+
     /// The line, if it still is what `reference` meant.
     #[inline]
     pub fn same(&self, reference: Ref) -> Option<&Activity> {
@@ -207,8 +215,8 @@ impl Activity {
 
     /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due.
     pub fn see(&self, packet: &Packet, direction: Direction, now: Time) {
-        let Kind::Tcp(facts) = &packet.kind else { return self.touch(packet, direction, now) };
-        self.count(packet, direction);
+        let Kind::Tcp(facts) = &packet.kind else { return self.touch(packet.load(), None, direction, now) };
+        self.count(packet.load(), direction);
         let mut state = self.hot.state.load(Relaxed);
         loop {
             let before = stored::load(state, &self.hot.streams, &self.cold.beginnings);
@@ -231,11 +239,11 @@ impl Activity {
 
     /// Counts a packet, moves its stream on and refreshes the timer: all that a packet in mid-stream does.
     #[inline(always)]
-    pub fn touch(&self, packet: &Packet, direction: Direction, now: Time) {
-        let before = self.count(packet, direction);
+    pub fn touch(&self, load: Load, facts: Option<&TcpFacts>, direction: Direction, now: Time) {
+        let before = self.count(load, direction);
         self.hot.last_seen.store(now.0, Relaxed);
-        match &packet.kind {
-            Kind::Tcp(facts) => self.hot.streams.advance(self.hot.state.load(Relaxed), facts, direction),
+        match facts {
+            Some(facts) => self.hot.streams.advance(self.hot.state.load(Relaxed), facts, direction),
             _ if before <= 1 => self.settle(),
             _ => {}
         }
@@ -243,16 +251,16 @@ impl Activity {
 
     /// Returns how many packets were counted before in that direction, modulo 2³².
     #[inline]
-    fn count(&self, packet: &Packet, direction: Direction) -> u32 {
+    fn count(&self, load: Load, direction: Direction) -> u32 {
         let Hot { packets, bytes, .. } = &self.hot;
         let at = direction as usize;
         let before = packets[at].load(Relaxed);
-        let (after, carry) = before.overflowing_add(packet.segments.into());
+        let (after, carry) = before.overflowing_add(load.segments.into());
         packets[at].store(after, Relaxed);
         if carry {
             self.cold.packets[at].fetch_add(1, Relaxed);
         }
-        bytes[at].store(bytes[at].load(Relaxed) + u64::from(packet.length), Relaxed);
+        bytes[at].store(bytes[at].load(Relaxed) + u64::from(load.length), Relaxed);
         before
     }
 

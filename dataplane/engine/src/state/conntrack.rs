@@ -67,8 +67,8 @@ pub enum NotTracked {
 /// That a connection was not tracked when somebody looked. It holds until one of the same hash is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Absence {
-    counter: u32,
-    made: u32,
+    pub(crate) counter: u32,
+    pub(crate) made: u32,
 }
 
 /// All tracked connections.

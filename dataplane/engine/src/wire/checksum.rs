@@ -83,6 +83,23 @@ pub fn verify(bytes: &[u8]) -> bool {
     Sum::of(bytes).fold() == 0xFFFF
 }
 
+/// The same for an IPv4 header without options.
+#[inline]
+pub fn verify_header(header: &[u8; 20]) -> bool {
+    let word = |at: usize| {
+        u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
+    };
+    let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+    Sum(sum).fold() == 0xFFFF
+}
+
+/// Two folded sums together, folded.
+#[inline]
+pub const fn add(a: u16, b: u16) -> u16 {
+    let sum = a as u32 + b as u32;
+    (sum + (sum >> 16)) as u16
+}
+
 /// A complete checksum after `difference` was applied to what it covers (RFC 1624 §3, eqn. 3).
 pub const fn update(checksum: u16, difference: Sum) -> u16 {
     Sum(!checksum as u64).and(difference).checksum()

@@ -1,9 +1,11 @@
 //! Forwards many packets at once, with the outcome that they have one after the other.
 
+use arrayvec::ArrayVec;
 use localvpc_api::LinkId;
 
-use super::{Verdict, Worker};
+use super::{Arrival, Question, Verdict, Worker};
 use crate::Time;
+use crate::flow::Place;
 use crate::packet::Offload;
 use crate::state::State;
 use crate::tables::Tables;
@@ -44,10 +46,56 @@ impl Worker {
         now: Time,
     ) {
         self.outbox.clear();
-        for (at, packet) in batch.iter_mut().enumerate() {
-            self.outbox.turn_to(at);
-            let verdict = self.decide(tables, state, packet.from, packet.bytes, packet.offload, now);
-            packet.verdict = Some(verdict);
+        self.cache.turn_to(tables.generation);
+        let mut before = 0;
+        for group in batch.chunks_mut(GROUP) {
+            self.forward_group(tables, state, before, group, now);
+            before += group.len();
+            self.settle(tables);
+        }
+    }
+
+    /// Each stage has the processor fetch what the next one reads, for all packets, so that they wait for memory together.
+    fn forward_group(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        before: usize,
+        group: &mut [BatchPacket<'_>],
+        now: Time,
+    ) {
+        let mut questions: ArrayVec<Option<Question>, GROUP> = ArrayVec::new();
+        for packet in group.iter() {
+            let question = self.question(packet.from, packet.bytes, packet.offload);
+            if let Some(question) = &question {
+                self.cache.prefetch_set(question.hash);
+            }
+            questions.push(question);
+        }
+        let mut places: ArrayVec<Option<Place>, GROUP> = ArrayVec::new();
+        for question in &questions {
+            places.push(question.as_ref().and_then(|question| self.cache.place(question.hash)));
+        }
+        for place in places.iter().flatten() {
+            self.cache.prefetch_dependencies(*place, state);
+        }
+        // What one packet changes, the next may depend on: from here on, one after the other.
+        for (at, packet) in group.iter_mut().enumerate() {
+            self.outbox.turn_to(before + at);
+            let hit = match &questions[at] {
+                Some(question) => self.hit(state, question, places[at], packet.bytes, now),
+                None => None,
+            };
+            let arrival = Arrival { from: packet.from, offload: packet.offload, now };
+            packet.verdict = Some(match hit {
+                Some(verdict) => verdict,
+                None => self.decide(tables, state, arrival, packet.bytes),
+            });
+            self.pending.packets += 1;
         }
     }
 }
+
+/// Packets that go through the stages together: enough that memory is waited for once, and few enough that what was fetched
+/// is still there when it is needed.
+const GROUP: usize = 32;

@@ -146,7 +146,7 @@ impl Worker {
             if holds(state, dependency, now).is_ok()
                 && let Some((line, direction)) = activity(state, dependency)
             {
-                line.touch(packet, direction, now);
+                line.touch(packet.load(), packet.facts(), direction, now);
             }
         }
         if let Some(sender) = &way.sender {

@@ -1,0 +1,72 @@
+//! How many instructions does a packet take? Times are noisy on shared machines; instructions are not.
+//!
+//! Run by `scripts/instructions` under callgrind, which counts within [`measured`] only:
+//!
+//! ```sh
+//! cargo bench -p localvpc-benches --bench instructions -- hit_1_flow 10000
+//! ```
+
+use std::hint::black_box;
+use std::time::Instant;
+
+use localvpc_benches::scenes::{self, Cache, Connections, MAX_BATCH, NewConnections, Random};
+use localvpc_engine::packet::{self, Offload};
+
+const BATCH: usize = 32;
+
+const SCENES: &[(&str, fn(u64))] = &[
+    ("parse", |count| {
+        let [(_, bytes, _), ..] = scenes::packets();
+        measured(count, || drop(black_box(packet::parse(black_box(&bytes), Offload::default()))));
+    }),
+    ("brief", |count| {
+        let [(_, bytes, _), ..] = scenes::packets();
+        measured(count, || {
+            black_box(packet::brief(black_box(&bytes), Offload::default()));
+        });
+    }),
+    ("hit_1_flow", |count| hit(count, 1)),
+    ("hit_10k_flows", |count| hit(count, 10_000)),
+    ("hit_1m_flows", |count| hit(count, 1_000_000)),
+    ("walk", |count| {
+        let mut connections = Connections::open(1, Cache::Off);
+        measured(count, || drop(black_box(connections.forward(0))));
+    }),
+    ("new", |count| {
+        let mut connections = NewConnections::new(NewConnections::syns(count as u32));
+        measured(count.div_ceil(BATCH as u64), || drop(black_box(connections.make_next(BATCH))));
+    }),
+];
+
+fn hit(count: u64, flows: u32) {
+    let mut connections = Connections::open(flows, Cache::On);
+    let mut random = Random(1);
+    let batches = count.div_ceil(BATCH as u64);
+    const { assert!(BATCH <= MAX_BATCH) };
+    measured(batches, || connections.forward_batch(BATCH, || random.below(flows)));
+}
+
+/// What callgrind collects in.
+#[inline(never)]
+fn measured(count: u64, mut operation: impl FnMut()) {
+    for _ in 0..count {
+        operation();
+    }
+}
+
+fn main() {
+    // Cargo passes `--bench`.
+    let mut arguments = std::env::args().skip(1).filter(|argument| argument != "--bench");
+    let (Some(name), Some(count)) = (arguments.next(), arguments.next()) else {
+        // `cargo bench` without more has nothing to count here.
+        return;
+    };
+    let count: u64 = count.parse().expect("a number of packets");
+    let (_, scene) = SCENES.iter().find(|(known, _)| *known == name).expect("a scene of this file");
+    let start = Instant::now();
+    scene(count);
+    println!(
+        "{name}: {count} packets, {:.1} ns each with the setup",
+        start.elapsed().as_nanos() as f64 / count as f64
+    );
+}

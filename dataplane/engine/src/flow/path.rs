@@ -1,0 +1,162 @@
+//! What flows have in common: where they leave, and who counts them.
+//!
+//! A hit adds to its path's counts, one cache line however many ENIs and gateways count it; at the end of a batch they are
+//! added to the metrics.
+
+use arrayvec::ArrayVec;
+use foldhash::fast::RandomState;
+use hashbrown::HashMap;
+use localvpc_api::LinkId;
+use localvpc_api::trace::Direction;
+
+use super::Decided;
+use crate::metrics::EniSlot;
+use crate::packet::Load;
+use crate::pipeline::effects::Dependency;
+use crate::tables::{EniIndex, NatGatewayIndex, Tables};
+
+/// Dependencies of a flow that is cached; the rare one with more is walked.
+pub const DEPENDENCIES: usize = 3;
+
+/// What a dependency of a flow is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Role {
+    /// A tracked connection, and the direction of the packets seen from its ENI.
+    Connection(Direction),
+    /// A NAT lease, and the direction of the packets: outbound is from inside.
+    Lease(Direction),
+    /// That an ENI tracks no such connection.
+    NoConnection,
+}
+
+/// A way through the VPC.
+#[derive(Debug)]
+pub struct Path {
+    /// Where its packets leave.
+    pub out: LinkId,
+    /// Largest packet that it takes.
+    pub mtu: u16,
+    /// Smallest TTL that survives it.
+    pub ttl: u8,
+    roles: ArrayVec<Role, DEPENDENCIES>,
+    counters: Counters,
+    /// Packets of the batch so far.
+    packets: u32,
+    /// Their bytes.
+    bytes: u64,
+}
+
+/// Who counts a packet; positions in the tables of the cache's generation.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Counters {
+    sender: Option<EniIndex>,
+    receiver: Option<EniIndex>,
+    nat_gateways: ArrayVec<(NatGatewayIndex, Direction), 2>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Identity {
+    out: LinkId,
+    mtu: u16,
+    ttl: u8,
+    roles: ArrayVec<Role, DEPENDENCIES>,
+    counters: Counters,
+}
+
+/// All paths of a cache.
+#[derive(Debug, Default)]
+pub struct Paths {
+    paths: Vec<Path>,
+    known: HashMap<Identity, u16, RandomState>,
+    /// Those with counts of the batch.
+    counted: Vec<u16>,
+}
+
+impl Path {
+    /// What the dependencies of its flows are.
+    #[inline]
+    pub fn roles(&self) -> &[Role] {
+        &self.roles
+    }
+}
+
+impl Paths {
+    /// The path with a number that [`intern`](Self::intern) gave out since the last [`clear`](Self::clear).
+    #[inline]
+    pub fn at(&self, number: u16) -> &Path {
+        &self.paths[usize::from(number)]
+    }
+
+    /// The same, to be changed.
+    #[inline]
+    pub fn at_mut(&mut self, number: u16) -> &mut Path {
+        &mut self.paths[usize::from(number)]
+    }
+
+    /// The number of a walk's path; `None` if there are too many.
+    pub fn intern(&mut self, decided: &Decided) -> Option<u16> {
+        let roles = decided.dependencies.iter().map(|dependency| match dependency {
+            Dependency::Connection(_, direction) => Role::Connection(*direction),
+            Dependency::Lease(_, direction) => Role::Lease(*direction),
+            Dependency::NoConnection(_) => Role::NoConnection,
+        });
+        let identity = Identity {
+            out: decided.out,
+            mtu: decided.mtu,
+            ttl: decided.ttl,
+            roles: roles.take(DEPENDENCIES).collect(),
+            counters: Counters {
+                sender: decided.sender,
+                receiver: decided.receiver,
+                nat_gateways: decided.nat_gateways.clone(),
+            },
+        };
+        if let Some(known) = self.known.get(&identity) {
+            return Some(*known);
+        }
+        let number = u16::try_from(self.paths.len()).ok()?;
+        let Identity { out, mtu, ttl, roles, counters } = identity.clone();
+        self.paths.push(Path { out, mtu, ttl, roles, counters, packets: 0, bytes: 0 });
+        self.known.insert(identity, number);
+        Some(number)
+    }
+
+    /// Forgets all; what was counted must have been [settled](Self::settle).
+    pub fn clear(&mut self) {
+        self.paths.clear();
+        self.known.clear();
+        self.counted.clear();
+    }
+
+    /// Counts a packet on a path.
+    #[inline]
+    pub fn count(&mut self, number: u16, load: Load) {
+        let path = &mut self.paths[usize::from(number)];
+        if path.packets == 0 {
+            self.counted.push(number);
+        }
+        path.packets += u32::from(load.segments);
+        path.bytes += u64::from(load.length);
+    }
+
+    /// Adds what was counted to the metrics, in the slots of a worker.
+    #[inline]
+    pub fn settle(&mut self, tables: &Tables, worker: usize) {
+        while let Some(number) = self.counted.pop() {
+            let path = &mut self.paths[usize::from(number)];
+            let packets = u64::from(std::mem::take(&mut path.packets));
+            let bytes = std::mem::take(&mut path.bytes);
+            let slot = |eni: EniIndex| -> &EniSlot { tables.eni(eni).metrics.slot(worker) };
+            if let Some(sender) = path.counters.sender {
+                slot(sender).sent.add_sum(packets, bytes);
+            }
+            if let Some(receiver) = path.counters.receiver {
+                slot(receiver).received.add_sum(packets, bytes);
+            }
+            for (nat_gateway, direction) in &path.counters.nat_gateways {
+                let slot = tables.nat_gateway(*nat_gateway).metrics.slot(worker);
+                slot.traffic(*direction).add_sum(packets, bytes);
+            }
+        }
+    }
+}
