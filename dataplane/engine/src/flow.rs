@@ -24,7 +24,7 @@ use crate::state::State;
 use crate::state::activity::{Activity, Ref};
 use crate::state::conntrack::Absence;
 use crate::tables::{EniIndex, NatGatewayIndex};
-use path::{DEPENDENCIES, Path, Paths, Role};
+use path::{DEPENDENCIES, Paths, Role};
 
 /// What was decided for a flow.
 #[derive(Debug, FromZeros)]
@@ -128,57 +128,63 @@ impl FlowCache {
         if flow.epoch != self.epoch {
             return;
         }
-        let path = self.paths.at(flow.path);
-        for (stored, role) in flow.dependencies.iter().zip(path.roles()) {
+        for (at, role) in self.paths.at(flow.path).roles.iter().enumerate() {
+            let stored = flow.dependencies[at];
             match role {
                 Role::Connection(_) => state.connections.activities.prefetch(stored.reference()),
                 Role::Lease(_) => state.leases.activities.prefetch(stored.reference()),
-                Role::NoConnection => {}
+                Role::NoConnection | Role::Nothing => {}
             }
         }
     }
 
-    /// The flow of a packet and its path, if it was decided under this generation, its connections live and the packet fits its way.
-    #[inline]
-    pub fn find<'a>(
-        &'a mut self,
+    /// Forwards a packet: rewrites it, and counts it everywhere. Returns the link it leaves on, or `None`, having changed nothing, if
+    /// its flow was not decided under this generation, not all it depends on is live, or the packet does not fit its way.
+    #[inline(always)]
+    pub fn forward(
+        &mut self,
         hint: Option<Place>,
-        key: Key,
-        hash: u64,
-        packet: &Brief,
-        state: &'a State,
+        (packet, key, hash): (&Brief, Key, u64),
+        bytes: &mut [u8],
+        state: &State,
         now: Time,
-    ) -> Option<Hit<'a>> {
-        let at = match hint {
-            Some(Place(place)) if self.flows[place as usize].key == key => place as usize,
-            _ => self.position(key, hash)?,
+    ) -> Option<LinkId> {
+        let flow = match hint {
+            Some(Place(place)) if self.flows[place as usize].key == key => &self.flows[place as usize],
+            _ => &self.flows[self.position(key, hash)?],
         };
-        let flow = &self.flows[at];
         if flow.epoch != self.epoch {
             return None;
         }
-        let path = self.paths.at_mut(flow.path);
+        let path = self.paths.at(flow.path);
         if packet.segment_length > path.mtu || packet.ttl < path.ttl {
             return None;
         }
-        let mut lines = [None; DEPENDENCIES];
-        for ((stored, role), line) in flow.dependencies.iter().zip(path.roles()).zip(&mut lines) {
-            *line = match *role {
-                Role::Connection(direction) => {
-                    Some((state.connections.activities.steady(stored.reference(), now)?, direction))
-                }
-                Role::Lease(direction) => {
-                    Some((state.leases.activities.steady(stored.reference(), now)?, direction))
-                }
-                Role::NoConnection => {
-                    if !state.connections.still_absent(stored.absence()) {
-                        return None;
-                    }
-                    None
-                }
+        let (connections, leases) = (&state.connections.activities, &state.leases.activities);
+        for (at, role) in path.roles.iter().enumerate() {
+            let stored = flow.dependencies[at];
+            let holds = match role {
+                Role::Connection(_) => connections.steady(stored.reference(), now).is_some(),
+                Role::Lease(_) => leases.steady(stored.reference(), now).is_some(),
+                Role::NoConnection => state.connections.still_absent(stored.absence()),
+                Role::Nothing => break,
             };
+            if !holds {
+                return None;
+            }
         }
-        Some(Hit { rewrite: &flow.rewrite, path, number: flow.path, lines })
+        let (load, facts) = (packet.load(), packet.facts());
+        for (at, role) in path.roles.iter().enumerate() {
+            let reference = flow.dependencies[at].reference();
+            match *role {
+                Role::Connection(direction) => connections.line(reference).touch(load, facts, direction, now),
+                Role::Lease(direction) => leases.line(reference).touch(load, facts, direction, now),
+                Role::NoConnection => {}
+                Role::Nothing => break,
+            }
+        }
+        flow.rewrite.apply_brief(bytes, packet);
+        Some(self.paths.count(flow.path, load))
     }
 
     /// Remembers a flow, in place of an older decision or of the set's next victim. Returns by how many flows the cache has grown.
@@ -246,18 +252,6 @@ impl FlowCache {
 
 struct Room {
     way: usize,
-}
-
-/// What the cache knows about a packet.
-pub struct Hit<'a> {
-    /// What changes in it.
-    pub rewrite: &'a Rewrite,
-    /// Where it goes.
-    pub path: &'a mut Path,
-    /// The path's number.
-    pub number: u16,
-    /// Its connections and leases, and its direction there.
-    pub lines: [Option<(&'a Activity, Direction)>; DEPENDENCIES],
 }
 
 /// What [`FlowCache::insert`] is told of a walk.

@@ -13,7 +13,7 @@ use crate::Time;
 use crate::answer::{self, LIMIT};
 use crate::flow::{Decided, FlowCache, Place, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
-use crate::packet::{self, Brief, Key, Kind, Offload, Packet};
+use crate::packet::{self, Brief, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
 use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk, mss};
@@ -84,10 +84,9 @@ struct Pending {
     cache_hits: u64,
 }
 
-/// What the flow cache asks about a packet.
+/// What the flow cache is asked about a packet.
 struct Question {
     packet: Brief,
-    key: Key,
     hash: u64,
 }
 
@@ -151,7 +150,7 @@ impl Worker {
         self.cache.turn_to(tables.generation);
         let question = self.question(from, bytes, offload);
         let arrival = Arrival { from, offload, now };
-        let verdict = match question.and_then(|question| self.hit(state, &question, None, bytes, now)) {
+        let verdict = match question.and_then(|question| self.hit(state, from, &question, None, bytes, now)) {
             Some(verdict) => verdict,
             None => self.decide(tables, state, arrival, bytes),
         };
@@ -172,7 +171,7 @@ impl Worker {
     fn question(&self, from: LinkId, bytes: &[u8], offload: Offload) -> Option<Question> {
         let packet = packet::brief(bytes, offload)?;
         let key = packet.key(from)?;
-        Some(Question { packet, key, hash: self.cache.hash(key) })
+        Some(Question { packet, hash: self.cache.hash(key) })
     }
 
     /// Forwards a packet whose flow the cache knows.
@@ -180,19 +179,14 @@ impl Worker {
     fn hit(
         &mut self,
         state: &State,
+        from: LinkId,
         question: &Question,
         hint: Option<Place>,
         bytes: &mut [u8],
         now: Time,
     ) -> Option<Verdict> {
-        let Question { packet, key, hash } = question;
-        let hit = self.cache.find(hint, *key, *hash, packet, state, now)?;
-        for (line, direction) in hit.lines.into_iter().flatten() {
-            line.touch(packet.load(), packet.facts(), direction, now);
-        }
-        hit.rewrite.apply_brief(bytes, packet);
-        let (link, number) = (hit.path.out, hit.number);
-        self.cache.paths().count(number, packet.load());
+        let Question { packet, hash } = question;
+        let link = self.cache.forward(hint, (packet, packet.key(from)?, *hash), bytes, state, now)?;
         self.pending.cache_hits += 1;
         Some(Verdict::Forward { link, length: packet.length.into(), segments: packet.segments })
     }

@@ -27,6 +27,8 @@ pub enum Role {
     Lease(Direction),
     /// That an ENI tracks no such connection.
     NoConnection,
+    /// There is none, and none behind it.
+    Nothing,
 }
 
 /// A way through the VPC.
@@ -38,7 +40,8 @@ pub struct Path {
     pub mtu: u16,
     /// Smallest TTL that survives it.
     pub ttl: u8,
-    roles: ArrayVec<Role, DEPENDENCIES>,
+    /// What the dependencies of its flows are.
+    pub roles: [Role; DEPENDENCIES],
     counters: Counters,
     /// Packets of the batch so far.
     packets: u32,
@@ -59,7 +62,7 @@ struct Identity {
     out: LinkId,
     mtu: u16,
     ttl: u8,
-    roles: ArrayVec<Role, DEPENDENCIES>,
+    roles: [Role; DEPENDENCIES],
     counters: Counters,
 }
 
@@ -72,14 +75,6 @@ pub struct Paths {
     counted: Vec<u16>,
 }
 
-impl Path {
-    /// What the dependencies of its flows are.
-    #[inline]
-    pub fn roles(&self) -> &[Role] {
-        &self.roles
-    }
-}
-
 impl Paths {
     /// The path with a number that [`intern`](Self::intern) gave out since the last [`clear`](Self::clear).
     #[inline]
@@ -87,24 +82,21 @@ impl Paths {
         &self.paths[usize::from(number)]
     }
 
-    /// The same, to be changed.
-    #[inline]
-    pub fn at_mut(&mut self, number: u16) -> &mut Path {
-        &mut self.paths[usize::from(number)]
-    }
-
     /// The number of a walk's path; `None` if there are too many.
     pub fn intern(&mut self, decided: &Decided) -> Option<u16> {
-        let roles = decided.dependencies.iter().map(|dependency| match dependency {
-            Dependency::Connection(_, direction) => Role::Connection(*direction),
-            Dependency::Lease(_, direction) => Role::Lease(*direction),
-            Dependency::NoConnection(_) => Role::NoConnection,
-        });
+        let mut roles = [Role::Nothing; DEPENDENCIES];
+        for (role, dependency) in roles.iter_mut().zip(&decided.dependencies) {
+            *role = match dependency {
+                Dependency::Connection(_, direction) => Role::Connection(*direction),
+                Dependency::Lease(_, direction) => Role::Lease(*direction),
+                Dependency::NoConnection(_) => Role::NoConnection,
+            };
+        }
         let identity = Identity {
             out: decided.out,
             mtu: decided.mtu,
             ttl: decided.ttl,
-            roles: roles.take(DEPENDENCIES).collect(),
+            roles,
             counters: Counters {
                 sender: decided.sender,
                 receiver: decided.receiver,
@@ -128,15 +120,16 @@ impl Paths {
         self.counted.clear();
     }
 
-    /// Counts a packet on a path.
+    /// Counts a packet on a path, and says where it leaves.
     #[inline]
-    pub fn count(&mut self, number: u16, load: Load) {
+    pub fn count(&mut self, number: u16, load: Load) -> LinkId {
         let path = &mut self.paths[usize::from(number)];
         if path.packets == 0 {
             self.counted.push(number);
         }
         path.packets += u32::from(load.segments);
         path.bytes += u64::from(load.length);
+        path.out
     }
 
     /// Adds what was counted to the metrics, in the slots of a worker.

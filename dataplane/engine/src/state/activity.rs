@@ -82,7 +82,8 @@ struct Cold {
     beginnings: Beginnings,
 }
 
-const BY_TRAFFIC: u32 = u32::MAX;
+/// No state of a TCP connection, but steady by the same test: see [`Activity::is_steady`].
+const BY_TRAFFIC: u32 = !0b11 | tcp::ESTABLISHED;
 
 const _: () = assert!(size_of::<Hot>() == 64 && size_of::<Cold>() == 64);
 
@@ -278,9 +279,7 @@ impl Activity {
     /// Opening and closed connections are not: what comes next may open them, or show that they live.
     #[inline]
     fn is_steady(&self) -> bool {
-        let state = self.hot.state.load(Relaxed);
-        state == BY_TRAFFIC
-            || matches!(tcp::phase(state), ConnectionState::Established | ConnectionState::Closing)
+        tcp::is_steady(self.hot.state.load(Relaxed))
     }
 
     /// How far it has come.

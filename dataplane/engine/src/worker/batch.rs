@@ -82,17 +82,17 @@ impl Worker {
         // What one packet changes, the next may depend on: from here on, one after the other.
         for (at, packet) in group.iter_mut().enumerate() {
             self.outbox.turn_to(before + at);
-            let hit = match &questions[at] {
-                Some(question) => self.hit(state, question, places[at], packet.bytes, now),
-                None => None,
-            };
+            if let Some(question) = &questions[at]
+                && let hit = self.hit(state, packet.from, question, places[at], packet.bytes, now)
+                && hit.is_some()
+            {
+                packet.verdict = hit;
+                continue;
+            }
             let arrival = Arrival { from: packet.from, offload: packet.offload, now };
-            packet.verdict = Some(match hit {
-                Some(verdict) => verdict,
-                None => self.decide(tables, state, arrival, packet.bytes),
-            });
-            self.pending.packets += 1;
+            packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
         }
+        self.pending.packets += group.len() as u64;
     }
 }
 

@@ -58,7 +58,7 @@ pub const NEW: u32 = OPENING;
 
 const PHASE: u32 = 0b11;
 const OPENING: u32 = 0;
-const ESTABLISHED: u32 = 1;
+pub(super) const ESTABLISHED: u32 = 1;
 const CLOSING: u32 = 2;
 const CLOSED: u32 = 3;
 
@@ -92,6 +92,13 @@ pub fn phase(state: u32) -> ConnectionState {
         CLOSING => ConnectionState::Closing,
         _ => ConnectionState::Closed,
     }
+}
+
+/// Whether a segment in mid-stream leaves the phase alone: it is established or closing.
+#[inline]
+pub fn is_steady(state: u32) -> bool {
+    const { assert!(ESTABLISHED == 1 && CLOSING == 2 && CLOSED == PHASE) };
+    (state + 1) & 2 != 0
 }
 
 impl Default for Connection {

@@ -82,8 +82,9 @@ impl Reach {
 
 /// The sequence number behind a segment (RFC 9293 §3.4: SYN and FIN take one each).
 fn end(facts: &TcpFacts) -> u32 {
-    let controls = (facts.flags & (TcpFacts::SYN | TcpFacts::FIN)).count_ones();
-    facts.sequence.wrapping_add(facts.payload).wrapping_add(controls)
+    const { assert!(TcpFacts::FIN == 1 && TcpFacts::SYN == 2) };
+    let controls = (facts.flags & 1) + (facts.flags >> 1 & 1);
+    facts.sequence.wrapping_add(facts.payload).wrapping_add(controls.into())
 }
 
 /// Whether `a` is later than `b`.
