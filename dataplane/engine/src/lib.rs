@@ -23,6 +23,7 @@
 //! - [`state`]: what the walk remembers; a push leaves it alone
 //! - [`memory`]: where the big tables lie
 //! - [`metrics`], [`report`]: what was counted, and how it is shown
+//! - [`merge`]: several packets into one, where a link takes super-packets
 //! - [`segment`](mod@segment), [`fragment`](mod@fragment): one packet into several, where a link cannot take it as it is
 //! - [`answer`]: ICMP errors and resets that the dataplane makes
 //! - [`trace`](mod@trace): the same walk, told step by step, changing nothing
@@ -31,6 +32,7 @@ pub mod answer;
 pub mod flow;
 pub mod fragment;
 pub mod memory;
+pub mod merge;
 pub mod metrics;
 pub mod packet;
 pub mod pipeline;
