@@ -17,6 +17,11 @@ pub fn now() -> Instant {
 }
 
 impl Instant {
+    /// The time since an earlier instant; 0 if it is not earlier.
+    pub fn since(self, earlier: Self) -> Duration {
+        self.0.saturating_sub(earlier.0)
+    }
+
     /// Microseconds since an earlier instant; 0 if it is not earlier.
     pub fn micros_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0).as_micros() as u64

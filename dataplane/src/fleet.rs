@@ -20,6 +20,7 @@ use std::time::Duration;
 use arc_swap::ArcSwap;
 use localvpc_api::LinkId;
 use localvpc_api::report::{LinkCounters, WorkerCounters};
+use localvpc_api::settings::Settings;
 use localvpc_engine::{Limits, State, Tables};
 use rustix::event::EventfdFlags;
 
@@ -40,6 +41,8 @@ pub(crate) struct Shared {
     pub(crate) tables: ArcSwap<Tables>,
     /// Attached; likewise.
     pub(crate) links: ArcSwap<Links>,
+    /// Likewise.
+    pub(crate) settings: Mutex<Settings>,
     /// What outlives packets and pushes.
     pub(crate) state: State,
     /// Counts publications. Raised after `tables` and `links` are swapped.
@@ -96,6 +99,7 @@ impl Fleet {
         let shared = Arc::new(Shared {
             tables: ArcSwap::from_pointee(Tables::default()),
             links: ArcSwap::from_pointee(Links::default()),
+            settings: Mutex::default(),
             state: State::new(Limits::default()),
             epoch: AtomicU64::new(0),
             stop: AtomicBool::new(false),
@@ -151,6 +155,21 @@ impl Fleet {
         // Nobody counts for what is gone any more.
         self.shared.state.metrics.retain(|eni| tables.has_eni(eni), |nat| tables.has_nat_gateway(nat));
         Ok(())
+    }
+
+    /// The settings in force.
+    pub fn settings(&self) -> Settings {
+        self.shared.settings()
+    }
+
+    /// Lets every worker work by other settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Laggard`]
+    pub fn configure(&self, settings: Settings) -> Result<(), Laggard> {
+        *self.shared.settings.lock().unwrap_or_else(PoisonError::into_inner) = settings;
+        self.shared.publish()
     }
 
     /// Lets every worker read and write a link. One of the same id is replaced.
@@ -229,6 +248,11 @@ impl Shared {
     pub(crate) fn acknowledge(&self, worker: usize, epoch: u64) {
         self.lock_seen()[worker] = epoch;
         self.changed.notify_all();
+    }
+
+    /// The settings in force.
+    pub(crate) fn settings(&self) -> Settings {
+        *self.settings.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn publish(&self) -> Result<(), Laggard> {

@@ -6,6 +6,7 @@
 //! - [`engine`]: what the loop asks of whatever decides
 //! - [`device`]: where packets come from and go to
 //! - [`links`]: the devices that are attached, with their queues
+//! - [`poll`]: waiting for packets
 //! - `worker`: the loop that reads, forwards and writes
 //! - [`fleet`]: the worker threads, switched together
 //! - [`server`]: requests from control
@@ -17,6 +18,7 @@ pub mod device;
 pub mod engine;
 pub mod fleet;
 pub mod links;
+pub mod poll;
 pub mod process;
 pub mod sandbox;
 pub mod server;

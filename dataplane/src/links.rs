@@ -38,6 +38,7 @@ pub struct Slot {
     read_bytes: Counter,
     read_segments: Counter,
     writes: Counter,
+    merged: Counter,
     written_bytes: Counter,
     write_errors: Counter,
 }
@@ -90,6 +91,7 @@ impl Link {
             read_bytes: sum(|slot| &slot.read_bytes),
             read_segments: sum(|slot| &slot.read_segments),
             writes: sum(|slot| &slot.writes),
+            merged: sum(|slot| &slot.merged),
             written_bytes: sum(|slot| &slot.written_bytes),
             write_errors: sum(|slot| &slot.write_errors),
         }
@@ -110,6 +112,12 @@ impl Slot {
     pub fn wrote(&self, written: Written) {
         self.writes.add(u64::from(written.calls));
         self.written_bytes.add(u64::from(written.bytes));
+    }
+
+    /// Counts packets that left joined with others.
+    #[inline]
+    pub fn merged(&self, packets: u16) {
+        self.merged.add(u64::from(packets));
     }
 
     /// Counts a write that failed.
@@ -153,6 +161,7 @@ mod tests {
         link.slot(0).read(3000, 2);
         link.slot(1).read(40, 1);
         link.slot(1).wrote(Written { calls: 2, bytes: 80 });
+        link.slot(1).merged(3);
         link.slot(0).write_failed();
         assert_eq!(
             link.counters(),
@@ -162,6 +171,7 @@ mod tests {
                 read_bytes: 3040,
                 read_segments: 3,
                 writes: 2,
+                merged: 3,
                 written_bytes: 80,
                 write_errors: 1,
             }

@@ -8,6 +8,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 
 use clap::Parser;
+use localvpc_api::settings::{Merge, Poll, Settings};
 use localvpc_engine::metrics::MAX_WORKERS;
 
 use crate::engine::Engine;
@@ -25,6 +26,12 @@ struct Arguments {
     /// Worker threads, and so queues that a link should have.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u16).range(1..=MAX_WORKERS as i64))]
     workers: u16,
+    /// How workers wait for packets: adaptive, busy or block.
+    #[arg(long, value_name = "HOW", default_value_t)]
+    poll: Poll,
+    /// Whether consecutive small packets of a flow leave as one super-packet: on or off.
+    #[arg(long, value_name = "ON", default_value_t)]
+    merge: Merge,
     /// A descriptor to write `ready` to, and close, once the socket listens.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(i32).range(3..))]
     ready_fd: Option<RawFd>,
@@ -62,6 +69,7 @@ fn run<E: Engine>(
     }
     let fleet =
         Fleet::start_with(arguments.workers.into(), RandomState::new().hash_one(std::process::id()), engine)?;
+    fleet.configure(Settings { poll: arguments.poll, merge: arguments.merge })?;
     if !arguments.no_sandbox {
         missing.extend(sandbox::filter_system_calls().err());
     }

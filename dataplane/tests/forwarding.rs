@@ -11,9 +11,10 @@ use localvpc_api::message::Offload;
 use localvpc_api::report::{LinkCounters, WorkerCounters};
 use localvpc_api::{DiscardReason, Generation, LinkId, Tables};
 use localvpc_dataplane::device::memory::MemoryDevice;
-use localvpc_dataplane::device::{Arrival, Device, Frame, NO_OFFLOAD, Written};
+use localvpc_dataplane::device::{Arrival, Batch, Device, NO_OFFLOAD, Outgoing, Written};
 use localvpc_dataplane::fleet::Fleet;
 use localvpc_dataplane::links::Link;
+use localvpc_engine::merge::Takes;
 use localvpc_engine::packet::{Segmentation, TcpFacts};
 use localvpc_engine::tables::build;
 use localvpc_engine::testing::{craft, lab};
@@ -186,16 +187,20 @@ impl Odd {
 }
 
 impl Device for Odd {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
         if self.first.swap(false, Ordering::Relaxed) {
-            self.device.read(frame)?;
+            self.device.read(batch)?;
             return (self.does)();
         }
-        self.device.read(frame)
+        self.device.read(batch)
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
-        self.device.write(frame)
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
+        self.device.write(packet)
+    }
+
+    fn takes(&self) -> Takes {
+        self.device.takes()
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -262,12 +267,16 @@ struct Duplicate {
 }
 
 impl Device for Duplicate {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
-        self.device.read(frame)
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
+        self.device.read(batch)
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
-        self.device.write(frame)
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
+        self.device.write(packet)
+    }
+
+    fn takes(&self) -> Takes {
+        self.device.takes()
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -290,7 +299,7 @@ fn a_detached_link_is_left_alone_although_control_keeps_its_descriptor() {
         assert_idle(&fleet);
         assert_eq!(db.receive(Duration::ZERO), None);
         // Not left for the next round.
-        assert_eq!(app.read(&mut Frame::new()).unwrap(), Arrival::Packet);
+        assert_eq!(app.read(&mut Batch::new(1, 1)).unwrap(), Arrival::Packet);
     }
 }
 
@@ -302,16 +311,20 @@ struct Gate {
 }
 
 impl Device for Gate {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
-        if self.device.read(frame)? == Arrival::Packet {
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
+        if self.device.read(batch)? == Arrival::Packet {
             self.reached.wait();
             self.opened.wait();
         }
         Ok(Arrival::Nothing)
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
-        self.device.write(frame)
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
+        self.device.write(packet)
+    }
+
+    fn takes(&self) -> Takes {
+        self.device.takes()
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {

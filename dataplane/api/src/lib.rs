@@ -18,6 +18,7 @@ pub mod discard;
 pub mod ids;
 pub mod message;
 pub mod report;
+pub mod settings;
 pub mod socket;
 pub mod tables;
 pub mod trace;

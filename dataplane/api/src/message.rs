@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::ids::*;
 use crate::report::{Connection, Counters, Lease, Status};
+use crate::settings::Settings;
 use crate::trace::{TraceReport, TraceRequest};
 
 /// Version of this protocol. Both sides must have the same.
@@ -72,6 +73,8 @@ pub enum Request {
     },
     /// Validate these tables and put them in force, or refuse.
     Install(crate::Tables),
+    /// Work by these settings from now on.
+    Configure(Settings),
     /// Report status.
     Status,
     /// Report counters.

@@ -6,6 +6,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::discard::DiscardReason;
 use crate::ids::*;
+use crate::settings::Settings;
 use crate::trace::{Protocol, Tuple};
 
 /// What the dataplane is and how it does.
@@ -17,6 +18,8 @@ pub struct Status {
     pub version: String,
     /// The tables in force; 0 before the first push.
     pub generation: Generation,
+    /// How it works.
+    pub settings: Settings,
     /// Links it holds.
     pub links: Vec<LinkId>,
     /// Tracked connections now.
@@ -135,6 +138,8 @@ pub struct LinkCounters {
     pub read_segments: u64,
     /// write() calls that succeeded.
     pub writes: u64,
+    /// Packets that left in a super-packet made of several, see [`Merge`](crate::settings::Merge).
+    pub merged: u64,
     /// Their bytes from the IP header on.
     pub written_bytes: u64,
     /// write() calls that failed.

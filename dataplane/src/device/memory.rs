@@ -6,16 +6,18 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use localvpc_engine::merge::Takes;
 use localvpc_engine::packet::Offload;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
-use super::{Arrival, Device, Frame, Written};
+use super::{Arrival, Batch, Device, Outgoing, Written};
 
 /// A device and the far end of it: clones share their queues.
 #[derive(Clone, Debug)]
 pub struct MemoryDevice {
     shared: Arc<Shared>,
+    takes: Takes,
 }
 
 /// A packet with what is left to be done for it.
@@ -56,7 +58,12 @@ impl MemoryDevice {
             capacity,
             readable: rustix::event::eventfd(0, flags)?,
         };
-        Ok(Self { shared: Arc::new(shared) })
+        Ok(Self { shared: Arc::new(shared), takes: Takes::TcpAndUdp })
+    }
+
+    /// The same, said to take other super-packets than all.
+    pub fn taking(self, takes: Takes) -> Self {
+        Self { takes, ..self }
     }
 
     /// Lets a packet arrive.
@@ -75,7 +82,7 @@ impl MemoryDevice {
 }
 
 impl Device for MemoryDevice {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
         match rustix::io::read(&self.shared.readable, &mut [0; 8]) {
             Ok(_) => {}
             Err(Errno::AGAIN) => return Ok(Arrival::Nothing),
@@ -84,18 +91,22 @@ impl Device for MemoryDevice {
         let Some(packet) = lock(&self.shared.arriving).pop_front() else {
             return Ok(Arrival::Nothing);
         };
-        frame.fill(&packet.bytes, packet.offload);
+        batch.fill(&packet.bytes, packet.offload);
         Ok(Arrival::Packet)
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
         let mut queue = lock(&self.shared.written);
         if queue.len() >= self.shared.capacity {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        queue.push_back(Packet { bytes: frame.packet().to_vec(), offload: frame.offload });
+        queue.push_back(Packet { bytes: packet.to_vec(), offload: packet.offload });
         self.shared.wrote.notify_all();
-        Ok(Written { calls: 1, bytes: frame.packet().len() as u32 })
+        Ok(Written { calls: 1, bytes: packet.length() as u32 })
+    }
+
+    fn takes(&self) -> Takes {
+        self.takes
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -110,21 +121,22 @@ fn lock(queue: &Mutex<VecDeque<Packet>>) -> MutexGuard<'_, VecDeque<Packet>> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::NO_OFFLOAD;
+    use crate::device::{Made, NO_OFFLOAD};
 
     #[test]
     fn packets_keep_their_order_and_a_full_device_refuses() {
         let device = MemoryDevice::new(1).unwrap();
-        let mut frame = Frame::new();
-        assert_eq!(device.read(&mut frame).unwrap(), Arrival::Nothing);
+        let mut batch = Batch::new(2, 100);
+        assert_eq!(device.read(&mut batch).unwrap(), Arrival::Nothing);
         device.send(b"one", NO_OFFLOAD);
         device.send(b"two", NO_OFFLOAD);
-        for expected in [b"one", b"two"] {
-            assert_eq!(device.read(&mut frame).unwrap(), Arrival::Packet);
-            assert_eq!(frame.packet(), expected);
+        for (at, expected) in [b"one", b"two"].into_iter().enumerate() {
+            assert_eq!(device.read(&mut batch).unwrap(), Arrival::Packet);
+            assert_eq!(batch.packet(at), expected);
         }
-        assert_eq!(device.write(&mut frame).unwrap(), Written { calls: 1, bytes: 3 });
-        assert_eq!(device.write(&mut frame).unwrap_err().kind(), io::ErrorKind::WouldBlock);
+        let mut made = Made::default();
+        assert_eq!(device.write(made.fill(b"two")).unwrap(), Written { calls: 1, bytes: 3 });
+        assert_eq!(device.write(made.fill(b"two")).unwrap_err().kind(), io::ErrorKind::WouldBlock);
         assert_eq!(device.receive(Duration::ZERO).unwrap().bytes, b"two");
         assert_eq!(device.receive(Duration::ZERO), None);
     }

@@ -7,7 +7,9 @@ use std::os::fd::BorrowedFd;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use super::{Arrival, Device, Frame, Written};
+use localvpc_engine::merge::Takes;
+
+use super::{Arrival, Batch, Device, Outgoing, Written};
 
 /// A device whose packets are recorded.
 pub struct Capture<D, W> {
@@ -53,17 +55,22 @@ impl<D: Device, W: Write + Send> Capture<D, W> {
 }
 
 impl<D: Device, W: Write + Send> Device for Capture<D, W> {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
-        let arrival = self.device.read(frame)?;
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
+        let arrival = self.device.read(batch)?;
         if arrival != Arrival::Nothing {
-            self.record(frame.packet())?;
+            // It has just come.
+            self.record(batch.packet(batch.slots().len() - 1))?;
         }
         Ok(arrival)
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
-        self.record(frame.packet())?;
-        self.device.write(frame)
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
+        self.record(&packet.to_vec())?;
+        self.device.write(packet)
+    }
+
+    fn takes(&self) -> Takes {
+        self.device.takes()
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {
@@ -81,19 +88,18 @@ const LINKTYPE_RAW: u32 = 101;
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::device::NO_OFFLOAD;
     use crate::device::memory::MemoryDevice;
+    use crate::device::{Made, NO_OFFLOAD};
 
     #[test]
     fn both_directions_are_recorded() {
         let memory = MemoryDevice::new(9).unwrap();
         let capture = Capture::new(memory.clone(), Vec::new(), || Duration::from_micros(7_000_009)).unwrap();
-        let mut frame = Frame::new();
+        let mut batch = Batch::new(9, 100);
         memory.send(b"in", NO_OFFLOAD);
-        assert_eq!(capture.read(&mut frame).unwrap(), Arrival::Packet);
-        frame.fill(b"out", NO_OFFLOAD);
-        capture.write(&mut frame).unwrap();
-        assert_eq!(capture.read(&mut frame).unwrap(), Arrival::Nothing);
+        assert_eq!(capture.read(&mut batch).unwrap(), Arrival::Packet);
+        capture.write(Made::default().fill(b"out")).unwrap();
+        assert_eq!(capture.read(&mut batch).unwrap(), Arrival::Nothing);
         let words = |words: [u32; 4]| words.map(u32::to_ne_bytes).concat();
         let mut expected = MAGIC.to_ne_bytes().to_vec();
         expected.extend([2u16.to_ne_bytes(), 4u16.to_ne_bytes()].concat());

@@ -5,22 +5,29 @@
 //! such a link is split and its checksums are completed in software, see [`segment`].
 
 use std::ffi::CStr;
-use std::io;
+use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use arrayvec::ArrayVec;
 
 use localvpc_api::message;
+use localvpc_engine::merge::Takes;
+use localvpc_engine::packet::Segmentation;
 use localvpc_engine::segment;
 use rustix::fs::OFlags;
 use rustix::io::Errno;
 use rustix::ioctl::{self, Getter};
 
-use super::{Arrival, Device, Frame, NO_OFFLOAD, Written, virtio};
+use super::{Arrival, Batch, Device, NO_OFFLOAD, Outgoing, Written, virtio};
 
 /// One queue.
 #[derive(Debug)]
 pub struct TunQueue {
     descriptor: OwnedFd,
     framing: message::Offload,
+    /// The kernel has refused a UDP super-packet.
+    refuses_datagrams: AtomicBool,
 }
 
 /// Why a descriptor is no queue that the dataplane can use.
@@ -92,63 +99,42 @@ impl TunQueue {
                 return Err((index, NotAQueue::Stranger { device: device.name, first: expected.clone() }));
             }
             unblock(&descriptor).map_err(|errno| (index, NotAQueue::Blocking(errno)))?;
-            queues.push(Self { descriptor, framing });
+            queues.push(Self { descriptor, framing, refuses_datagrams: AtomicBool::new(false) });
         }
         Ok(queues)
     }
 }
 
 impl Device for TunQueue {
-    fn read(&self, frame: &mut Frame) -> io::Result<Arrival> {
+    fn read(&self, batch: &mut Batch) -> io::Result<Arrival> {
         let header = self.header_length();
-        let length = match rustix::io::read(&self.descriptor, frame.space(header)) {
+        let space = batch.space(header);
+        let length = match rustix::io::read(&self.descriptor, &mut *space) {
             Ok(length) => length,
             Err(Errno::AGAIN | Errno::INTR) => return Ok(Arrival::Nothing),
             Err(errno) => return Err(errno.into()),
         };
+        let offload = match space[..header].first_chunk() {
+            Some(header) => virtio::parse(*header),
+            None => Ok(NO_OFFLOAD),
+        };
         // The kernel never hands out less than the header.
-        frame.length = length.saturating_sub(header);
-        frame.offload = NO_OFFLOAD;
-        if header == 0 {
-            return Ok(Arrival::Packet);
-        }
-        let mut bytes = [0; virtio::LENGTH];
-        bytes.copy_from_slice(&frame.space(header)[..virtio::LENGTH]);
-        match virtio::parse(bytes) {
-            Ok(offload) => {
-                frame.offload = offload;
-                Ok(Arrival::Packet)
-            }
-            Err(_) => Ok(Arrival::Hostile),
+        batch.push(length.saturating_sub(header), offload.unwrap_or(NO_OFFLOAD));
+        Ok(if offload.is_ok() { Arrival::Packet } else { Arrival::Hostile })
+    }
+
+    fn write(&self, packet: Outgoing<'_>) -> io::Result<Written> {
+        match self.framing {
+            message::Offload::VirtioHeader => self.write_whole(packet),
+            message::Offload::Off => self.write_segments(packet),
         }
     }
 
-    fn write(&self, frame: &mut Frame) -> io::Result<Written> {
-        let offload = frame.offload;
+    fn takes(&self) -> Takes {
         match self.framing {
-            message::Offload::VirtioHeader => {
-                let headers = if offload == NO_OFFLOAD {
-                    0
-                } else {
-                    // Never more than the packet: the kernel refuses that.
-                    segment::Headers::of(frame.packet()).map_or(0, |headers| headers.payload as u16)
-                };
-                let bytes = frame.length as u32;
-                let whole = frame.with_header(virtio::LENGTH);
-                whole[..virtio::LENGTH].copy_from_slice(&virtio::encode(offload, headers));
-                self.write_one(whole)?;
-                Ok(Written { calls: 1, bytes })
-            }
-            message::Offload::Off => {
-                let mut written = Written::default();
-                segment::segment::<io::Error>(frame.packet_mut(), offload, |packet| {
-                    self.write_one(packet)?;
-                    written.calls += 1;
-                    written.bytes += packet.len() as u32;
-                    Ok(())
-                })?;
-                Ok(written)
-            }
+            message::Offload::Off => Takes::Nothing,
+            message::Offload::VirtioHeader if self.refuses_datagrams.load(Ordering::Relaxed) => Takes::Tcp,
+            message::Offload::VirtioHeader => Takes::TcpAndUdp,
         }
     }
 
@@ -165,13 +151,78 @@ impl TunQueue {
         }
     }
 
-    fn write_one(&self, bytes: &[u8]) -> io::Result<()> {
-        loop {
-            match rustix::io::write(&self.descriptor, bytes) {
-                Ok(_) => return Ok(()),
-                Err(Errno::INTR) => continue,
-                Err(errno) => return Err(errno.into()),
+    /// Writes a packet or super-packet with its header.
+    fn write_whole(&self, mut packet: Outgoing<'_>) -> io::Result<Written> {
+        let offload = packet.offload;
+        let headers = if offload == NO_OFFLOAD {
+            0
+        } else {
+            // Never more than the packet: the kernel refuses that.
+            segment::Headers::of(packet.head()).map_or(0, |headers| headers.payload as u16)
+        };
+        let bytes = packet.length() as u32;
+        let payloads = packet.payloads();
+        let head = packet.with_header(virtio::LENGTH);
+        head[..virtio::LENGTH].copy_from_slice(&virtio::encode(offload, headers));
+        let result = if payloads.is_empty() {
+            retry(|| rustix::io::write(&self.descriptor, head))
+        } else if payloads.len() < PARTS {
+            let mut parts = ArrayVec::<_, PARTS>::new();
+            parts.push(IoSlice::new(head));
+            parts.extend(payloads.iter().copied());
+            retry(|| rustix::io::writev(&self.descriptor, &parts))
+        } else {
+            let mut whole = head.to_vec();
+            payloads.iter().for_each(|payload| whole.extend_from_slice(payload));
+            retry(|| rustix::io::write(&self.descriptor, &whole))
+        };
+        match result {
+            Ok(()) => Ok(Written { calls: 1, bytes }),
+            // USO came with Linux 6.2.
+            Err(Errno::INVAL) if matches!(offload.segmentation, Segmentation::Udp { .. }) => {
+                let written = self.write_segments(packet)?;
+                if !self.refuses_datagrams.swap(true, Ordering::Relaxed) {
+                    tracing::warn!("this kernel takes no UDP super-packets; they are segmented in software");
+                }
+                Ok(written)
             }
+            Err(errno) => Err(errno.into()),
+        }
+    }
+
+    /// Writes the packets that a super-packet stands for, checksums complete.
+    fn write_segments(&self, mut packet: Outgoing<'_>) -> io::Result<Written> {
+        let mut written = Written::default();
+        let emit = |packet: &[u8]| {
+            let header = [0; virtio::LENGTH];
+            let parts = [IoSlice::new(&header[..self.header_length()]), IoSlice::new(packet)];
+            match self.framing {
+                message::Offload::Off => retry(|| rustix::io::write(&self.descriptor, packet))?,
+                message::Offload::VirtioHeader => retry(|| rustix::io::writev(&self.descriptor, &parts))?,
+            }
+            written.calls += 1;
+            written.bytes += packet.len() as u32;
+            Ok::<_, io::Error>(())
+        };
+        let offload = packet.offload;
+        if packet.payloads().is_empty() {
+            segment::segment(packet.head_mut(), offload, emit)?;
+        } else {
+            segment::segment(&mut packet.to_vec(), offload, emit)?;
+        }
+        Ok(written)
+    }
+}
+
+/// Parts that a super-packet is written from; one of more is copied together.
+const PARTS: usize = 65;
+
+fn retry(call: impl Fn() -> Result<usize, Errno>) -> Result<(), Errno> {
+    loop {
+        match call() {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno),
         }
     }
 }

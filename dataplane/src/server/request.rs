@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use localvpc_api::message::{Error, Offload, PROTOCOL, Reply, Request};
 use localvpc_api::report::{Counters, Status};
+use localvpc_api::settings::Settings;
 use localvpc_api::{LinkId, Tables};
 use localvpc_engine::report;
 
@@ -56,6 +57,7 @@ pub(super) fn perform(request: Request, descriptors: Vec<OwnedFd>, fleet: &Fleet
         Request::AttachLink { link, offload } => attach(link, offload, descriptors, fleet),
         Request::DetachLink { link } => detach(link, fleet),
         Request::Install(rows) => install(&rows, fleet),
+        Request::Configure(settings) => configure(settings, fleet),
         Request::Status => Ok(Reply::Status(status(fleet))),
         Request::Counters => Ok(Reply::Counters(Counters {
             links: fleet.link_counters(),
@@ -89,6 +91,7 @@ fn status(fleet: &Fleet) -> Status {
         pid: std::process::id(),
         version: VERSION.into(),
         generation: fleet.tables().generation,
+        settings: fleet.settings(),
         links: attached(fleet),
         connections: fleet.state().connections.len() as u64,
         leases: fleet.state().leases.len() as u64,
@@ -126,6 +129,14 @@ fn install(rows: &Tables, fleet: &Fleet) -> Result<Reply, Error> {
     let took_us = began.elapsed().as_micros() as u64;
     tracing::info!("generation {offered} is in force on every worker after {took_us} µs");
     Ok(Reply::Installed { generation: offered, took_us })
+}
+
+fn configure(settings: Settings, fleet: &Fleet) -> Result<Reply, Error> {
+    if settings != fleet.settings() {
+        fleet.configure(settings)?;
+        tracing::info!("polling is {}, merging is {}", settings.poll, settings.merge);
+    }
+    Ok(Reply::Done)
 }
 
 fn hand_back(link: LinkId, fleet: &Fleet) -> Answer {
