@@ -8,6 +8,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use serde::{Deserialize, Serialize};
 
 use localvpc_api::report;
+use localvpc_api::settings::{Merge, Poll};
 use localvpc_api::trace::Tuple;
 
 use crate::analysis::insights::NetworkInsightsAnalysis;
@@ -19,6 +20,12 @@ pub struct ApplyRequest {
     pub file: String,
     /// The document.
     pub text: String,
+    /// How the dataplane waits for packets; as before otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub poll: Option<Poll>,
+    /// Whether it joins packets; as before otherwise.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub merge: Option<Merge>,
 }
 
 /// A line of the NDJSON stream that answers `POST /v1/apply`; the last is `Applied` or `Failed`.

@@ -17,7 +17,7 @@ use crate::view::CountersView;
 /// `localvpc nat --metrics` shows the NAT gateways under CloudWatch's names.
 ///
 /// BYTES/READ tells how well offload works on a link: far above the MTU means that super-packets of up to 64
-/// KiB pass unsplit.
+/// KiB pass unsplit. MERGED are packets that left in a super-packet made of several small ones (`up --merge off`).
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
@@ -113,13 +113,22 @@ fn links(counters: &CountersView) -> Table {
         "PACKETS",
         "BYTES/READ",
         "WRITES",
+        "MERGED",
         "WRITTEN",
         "BYTES/WRITE",
         "ERRORS",
     ]);
     for link in &counters.links {
-        let LinkCounters { reads, read_bytes, read_segments, writes, written_bytes, write_errors, .. } =
-            link.row;
+        let LinkCounters {
+            reads,
+            read_bytes,
+            read_segments,
+            writes,
+            merged,
+            written_bytes,
+            write_errors,
+            ..
+        } = link.row;
         table.add_row([
             link.name.clone(),
             reads.to_string(),
@@ -127,6 +136,7 @@ fn links(counters: &CountersView) -> Table {
             read_segments.to_string(),
             mean(read_bytes, reads),
             writes.to_string(),
+            merged.to_string(),
             output::bytes(written_bytes),
             mean(written_bytes, writes),
             write_errors.to_string(),

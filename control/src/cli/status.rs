@@ -38,12 +38,14 @@ fn screen(status: &StatusView) -> String {
         .collect();
     let dataplane = match &status.dataplane {
         Some(it) => format!(
-            "process {}, tables of generation {}, {}, {}, {}",
+            "process {}, tables of generation {}, {}, {}, {}, polling {}, merging {}",
             it.pid,
             it.generation,
             output::count(it.links.len() as u64, "link"),
             output::count(it.workers.len() as u64, "worker"),
             output::count(status.dataplane_restarts, "restart"),
+            it.settings.poll,
+            it.settings.merge,
         ),
         None => "is being restarted".into(),
     };

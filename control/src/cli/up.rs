@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use indicatif::{ProgressBar, ProgressStyle};
 
 use localvpc_api::Generation;
+use localvpc_api::settings::{Merge, Poll};
 
 use super::client::Client;
 use super::file::Document;
@@ -26,13 +28,21 @@ Examples:
   sudo localvpc up two-tier.yaml
   sudo localvpc up                          the only *.vpc.yaml, or *.yaml with `lab:`, of this directory
   localvpc up two-tier.yaml --dry-run       only show what would be done; needs no root while no lab of that name runs
-  sudo localvpc up two-tier.yaml --foreground")]
+  sudo localvpc up two-tier.yaml --foreground
+  sudo localvpc up two-tier.yaml --poll busy    lowest latency; also for a lab that is up already")]
 pub struct Args {
     /// The file [default: the one in the working directory that is a lab]
     file: Option<PathBuf>,
     /// Show what would be done, and do nothing
     #[arg(long)]
     dry_run: bool,
+    /// How the dataplane waits for packets: `adaptive` looks for a moment and sleeps then, `busy` never sleeps (lowest
+    /// latency, a processor for each of its workers), `block` sleeps at once [default: as before; adaptive at first]
+    #[arg(long, value_name = "HOW", value_parser = words(Poll::WORDS))]
+    poll: Option<Poll>,
+    /// Whether small packets of a flow that follow each other closely are joined, as GRO does [default: as before; on at first]
+    #[arg(long, value_name = "WHETHER", value_parser = words(Merge::WORDS))]
+    merge: Option<Merge>,
     /// Stay in the foreground until the lab is taken down, for systemd and containers
     #[arg(long, conflicts_with = "dry_run")]
     foreground: bool,
@@ -48,7 +58,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         return Err(Failure::OtherLab { named: lab.clone(), path: document.path, written: model.lab });
     }
     let run_dir = RunDir::of(&model.lab)?;
-    let request = document.request();
+    let request = ApplyRequest { poll: args.poll, merge: args.merge, ..document.request() };
     match lab::daemon(&run_dir) {
         Daemon::NoAccess if args.dry_run => Err(Failure::NoAccessForDryRun { lab: model.lab }),
         Daemon::NoAccess => Err(Failure::NoAccess { lab: model.lab }),
@@ -159,6 +169,17 @@ fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(),
     }
 }
 
+/// Takes one of a few words.
+fn words<T: Copy + Send + Sync + 'static>(
+    words: &'static [(&'static str, T)],
+) -> impl TypedValueParser<Value = T> + Clone {
+    PossibleValuesParser::new(words.iter().map(|(word, _)| *word)).map(move |found| {
+        let known = words.iter().find(|(word, _)| *word == found);
+        // The parser lets no other pass.
+        known.unwrap().1
+    })
+}
+
 fn say_warnings(warnings: &[String]) {
     for warning in warnings {
         output::say(&format!("{warning}\n"));
@@ -182,6 +203,11 @@ impl Document {
     }
 
     fn request(&self) -> ApplyRequest {
-        ApplyRequest { file: self.path.display().to_string(), text: self.text.clone() }
+        ApplyRequest {
+            file: self.path.display().to_string(),
+            text: self.text.clone(),
+            poll: None,
+            merge: None,
+        }
     }
 }

@@ -97,6 +97,8 @@ record! {
         pub namespace: Option<Spanned<NamespaceMode>>,
         /// Whether its instances get a public address by themselves.
         pub public_ip: Option<Spanned<bool>>,
+        /// `off`: the devices of its instances carry no super-packets. Default: `on`.
+        pub offload: Option<Spanned<OffloadWord>>,
     }
 
     /// A route table with attributes.
@@ -231,6 +233,8 @@ record! {
         pub tracking: Option<TrackingSection>,
         /// Most connections that its security groups track at a time. AWS: by instance type. Default: 262144.
         pub max_connections: Option<Spanned<u32>>,
+        /// `off`: its device carries no super-packets. As the subnet says otherwise.
+        pub offload: Option<Spanned<OffloadWord>>,
     }
 
     /// Idle timeouts of tracked connections.
@@ -250,6 +254,8 @@ record! {
         pub hosts: Map<HostSection>,
         /// Where automatic public addresses come from. Default: 203.0.113.128/25.
         pub public_pool: Option<Spanned<IpNet>>,
+        /// `off`: its device carries no super-packets. Default: `on`.
+        pub offload: Option<Spanned<OffloadWord>>,
     }
 
     /// A host on the internet.

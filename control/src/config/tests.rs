@@ -49,10 +49,11 @@ vpcs:
         outbound: []
     instances:
       i: { subnet: a, security_groups: sg, run: [localvpc serve 80, sleep 1], source_dest_check: false }
-      j: { subnet: b, public_ip: false, attach: /proc/1/ns/net, tracking: { tcp_established: 1h, udp: 30s, udp_stream: 60s }, max_connections: 1000 }
+      j: { subnet: b, public_ip: false, attach: /proc/1/ns/net, tracking: { tcp_established: 1h, udp: 30s, udp_stream: 60s }, max_connections: 1000, offload: off }
       k: { subnet: b, ip: 10.0.2.8, eip: 203.0.113.3 }
 internet:
   public_pool: 203.0.113.128/26
+  offload: on
   hosts: { h: { ip: 198.51.100.1, run: localvpc serve 80 } }
 expect:
   - { from: k, to: h, protocol: tcp, port: 80, reachable: true, via: igw }
@@ -76,6 +77,7 @@ fn the_schema_refuses_unknown_keys_and_wrong_kinds() {
         ("public_ip: true", "public_ip: 7"),
         ("connectivity: public", "connectivity: secret"),
         ("state: deleted", "state: gone"),
+        ("offload: off", "offload: some"),
         ("quotas: aws", "quotas: azure"),
         ("{ rule: 1, allow: 50,", "{ rule: 1, alow: 50,"),
         ("idle_timeout: 350s", "idle_timeout: 350"),

@@ -101,6 +101,16 @@ pub enum QuotaWord {
     Aws,
 }
 
+/// Whether a device carries super-packets.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OffloadWord {
+    /// It does.
+    #[default]
+    On,
+    /// Packets up to the MTU, checksums complete.
+    Off,
+}
+
 /// The network namespace to attach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AttachPath(pub PathBuf);
@@ -537,6 +547,26 @@ impl Scalar for QuotaWord {
 
     fn schema() -> Schema {
         json_schema!({ "enum": ["aws", "off"] })
+    }
+}
+
+impl Scalar for OffloadWord {
+    const NOUN: &'static str = "whether a device has offloads";
+
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "on" => Some(Self::On),
+            "off" => Some(Self::Off),
+            _ => None,
+        }
+    }
+
+    fn help(_: &str) -> String {
+        "`on` (super-packets of up to 64 KiB, the default) or `off` (packets up to the MTU, checksums complete).".into()
+    }
+
+    fn schema() -> Schema {
+        json_schema!({ "enum": ["on", "off"] })
     }
 }
 

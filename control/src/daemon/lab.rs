@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::Instant;
 
 use localvpc_api::message::{Reply, Request};
+use localvpc_api::settings::Settings;
 use localvpc_api::{Generation, Tables, report};
 use tokio::sync::watch;
 
@@ -284,6 +285,16 @@ impl Lab {
         let problems =
             self.host.apply(&next.lowered.host, push, &mut step).map_err(|error| host_failure(&error))?;
         let generation = tables.generation;
+        let now = self.host.dataplane().settings();
+        let wanted =
+            Settings { poll: request.poll.unwrap_or(now.poll), merge: request.merge.unwrap_or(now.merge) };
+        if wanted != now {
+            let configured = self.host.dataplane().configure(wanted);
+            let written = configured
+                .map_err(Error::from)
+                .and_then(|()| self.journal.update(|state| state.settings = wanted));
+            written.map_err(|error| host_failure(&error))?;
+        }
         let mut warnings = next.warnings.clone();
         warnings.extend(problems.into_iter().map(|problem| format!("warning: {problem}")));
         tracing::info!(file = request.file, %generation, "applied");
@@ -293,7 +304,12 @@ impl Lab {
 
     /// After a takeover: what the journal says is in force, is brought about, with as little as possible.
     fn resume(&self, document: &Document) -> Result<(), ErrorView> {
-        let request = ApplyRequest { file: document.file.clone(), text: document.text.clone() };
+        let request = ApplyRequest {
+            file: document.file.clone(),
+            text: document.text.clone(),
+            poll: None,
+            merge: None,
+        };
         let mut ids = self.ids();
         let in_dataplane = match self.ask(&Request::Status)? {
             Reply::Status(status) => status.generation,

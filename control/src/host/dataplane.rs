@@ -12,6 +12,7 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use localvpc_api::message::{self, Offload, Reply, Request};
+use localvpc_api::settings::Settings;
 use localvpc_api::{LinkId, Tables};
 
 use super::journal::Journal;
@@ -94,6 +95,8 @@ struct Inner {
     links: BTreeMap<LinkId, Link>,
     /// What it was pushed last.
     tables: Option<Tables>,
+    /// How it works.
+    settings: Settings,
     restarts: u32,
 }
 
@@ -153,7 +156,8 @@ impl Dataplane {
         running: Running,
         links: BTreeMap<LinkId, Link>,
     ) -> Result<Self, Error> {
-        let inner = Inner { phase: Phase::Running(running), links, tables: None, restarts: 0 };
+        let settings = journal.look(|state| state.settings);
+        let inner = Inner { phase: Phase::Running(running), links, tables: None, settings, restarts: 0 };
         let shared = Arc::new(Shared {
             run_dir: run_dir.clone(),
             journal,
@@ -227,6 +231,22 @@ impl Dataplane {
     pub fn install(&self, tables: &Tables) -> Result<(), Error> {
         self.shared.change(|inner| inner.push(tables))?;
         self.shared.lock().tables = Some(tables.clone());
+        Ok(())
+    }
+
+    /// How it works.
+    pub fn settings(&self) -> Settings {
+        self.shared.lock().settings
+    }
+
+    /// Lets it, and its successors, work by other settings.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Channel`] and the like.
+    pub fn configure(&self, settings: Settings) -> Result<(), Error> {
+        self.shared.change(|inner| inner.configure(settings))?;
+        self.shared.lock().settings = settings;
         Ok(())
     }
 
@@ -383,6 +403,8 @@ impl Shared {
     fn replace(&self, inner: &mut Inner) -> Result<(), Error> {
         inner.phase = Phase::Running(launch(&self.run_dir, &self.journal)?);
         let result = (|| {
+            let settings = inner.settings;
+            inner.configure(settings)?;
             for link in inner.links.keys().copied().collect::<Vec<_>>() {
                 inner.hand_over(link)?;
             }
@@ -418,6 +440,13 @@ impl Inner {
         let Some(Link { offload, queues }) = self.links.get(&link) else { return Ok(()) };
         let queues: Vec<BorrowedFd<'_>> = queues.iter().map(AsFd::as_fd).collect();
         match running.ask(&Request::AttachLink { link, offload: *offload }, &queues)?.0 {
+            Reply::Done => Ok(()),
+            other => Err(unexpected(&other)),
+        }
+    }
+
+    fn configure(&mut self, settings: Settings) -> Result<(), Error> {
+        match self.running()?.ask(&Request::Configure(settings), &[])?.0 {
             Reply::Done => Ok(()),
             other => Err(unexpected(&other)),
         }

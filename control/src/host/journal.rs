@@ -9,6 +9,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use localvpc_api::settings::Settings;
 use serde::{Deserialize, Serialize};
 
 use super::names::ETC_NETNS;
@@ -45,6 +46,9 @@ pub struct State {
     pub control: Option<ProcessId>,
     /// The dataplane.
     pub dataplane: Option<ProcessId>,
+    /// How the dataplane works.
+    #[serde(default)]
+    pub settings: Settings,
     /// What is in force; none before the first `up` has succeeded.
     pub document: Option<Document>,
 }
@@ -115,6 +119,7 @@ impl Journal {
             processes: Vec::new(),
             control: ProcessId::of(std::process::id()),
             dataplane: None,
+            settings: Settings::default(),
             document: None,
         };
         write(&run_dir.journal(), &state)?;

@@ -4,7 +4,6 @@ use std::fmt::Write as _;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::IpNet;
-use localvpc_api::message::Offload;
 
 use crate::host::plan::{HostPlan, HostRoute, LinkPlan, NamespaceOrigin, NamespacePlan, ProcessPlan};
 use crate::model::id::stable_hash;
@@ -90,7 +89,7 @@ fn namespace(
             device,
             mtu: VPC_MTU,
             queue_length: QUEUE_LENGTH,
-            offload: Offload::VirtioHeader,
+            offload: instance.offload,
             addresses: vec![instance.ip],
             routes,
         },
@@ -117,7 +116,7 @@ fn internet(model: &Model, names: &mut Naming<'_>) -> Option<NamespacePlan> {
             device: "inet0".into(),
             mtu: INTERNET_MTU,
             queue_length: QUEUE_LENGTH,
-            offload: Offload::VirtioHeader,
+            offload: model.internet_offload,
             routes: vec![HostRoute {
                 destination: default_route(),
                 source: addresses.first().copied(),

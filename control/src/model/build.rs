@@ -6,10 +6,12 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 
+use localvpc_api::message::Offload;
+
 use crate::config::decode::{Named, OneOrMany};
 use crate::config::diagnostic::{Diagnostics, nearest, quoted};
 use crate::config::document::{LabSection, SubnetSection, VpcSection};
-use crate::config::values::{Name, NamespaceMode, QuotaWord, Text};
+use crate::config::values::{Name, NamespaceMode, OffloadWord, QuotaWord, Text};
 use crate::config::{Document, Severity, Span, Spanned, parse};
 
 use super::addresses::{Taken, not_public, pool_range};
@@ -71,9 +73,18 @@ impl Model {
             lab: lab.name,
             vpcs,
             internet_hosts: hosts,
+            internet_offload: offload(content.internet.as_ref().and_then(|internet| internet.offload)),
             expectations,
         };
         Ok((model, errors))
+    }
+}
+
+/// What a file says about a device, or leaves out.
+pub fn offload(word: Option<Spanned<OffloadWord>>) -> Offload {
+    match word.map(|word| word.value).unwrap_or_default() {
+        OffloadWord::On => Offload::VirtioHeader,
+        OffloadWord::Off => Offload::Off,
     }
 }
 

@@ -26,7 +26,7 @@ pub fn resources(model: &Model) -> Vec<ResourceView> {
         vpc: String::new(),
         position: host.place.map(|place| model.position(place)),
         summary: host.ip.to_string(),
-        detail: json!({ "ip": host.ip, "run": host.commands }),
+        detail: json!({ "ip": host.ip, "run": host.commands, "offload": word(model.internet_offload) }),
     }));
     all
 }
@@ -228,6 +228,7 @@ impl Describe<'_> {
                 "udp_stream": seconds(instance.tracking.udp_stream_ms),
             },
             "max_connections": instance.max_connections,
+            "offload": word(instance.offload),
         });
         let Instance { name, id, place, .. } = instance;
         self.view("instance", name, id, Some(*place), summary.join(", "), detail)
@@ -250,6 +251,14 @@ impl Describe<'_> {
             self.view(ELASTIC_IP, &name, &id, Some(place), format!("{owner}, {private}"), detail)
         });
         all.collect()
+    }
+}
+
+/// As a file has it.
+fn word(offload: Offload) -> &'static str {
+    match offload {
+        Offload::VirtioHeader => "on",
+        Offload::Off => "off",
     }
 }
 

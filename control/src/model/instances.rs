@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use localvpc_api::message::Offload;
 use localvpc_api::tables::{DEFAULT_MAX_CONNECTIONS, SourceDestCheck, TrackingTimeouts};
 
 use crate::config::decode::Named;
@@ -10,7 +11,7 @@ use crate::config::values::{Connectivity, Millis, Name, NatStateWord};
 use crate::config::{Span, Spanned};
 
 use super::addresses::{Taken, reserved, usable};
-use super::build::{Lab, Scope, place, texts};
+use super::build::{Lab, Scope, offload, place, texts};
 use super::id::Kind;
 use super::rules::{DEFAULT, group_names};
 use super::vpc::no_internet_gateway;
@@ -136,6 +137,7 @@ pub fn instances(
             attach: named.value.attach.as_ref().map(|path| path.value.0.clone()),
             tracking,
             max_connections,
+            offload: instance_offload(scope, named, subnet),
         });
     }
     instances
@@ -252,6 +254,18 @@ fn max_connections(scope: &mut Scope<'_>, named: &Named<InstanceSection>) -> u32
         scope.errors.error(most.span, "`max_connections` is zero").help(help);
     }
     most.value
+}
+
+/// As the instance says, or its subnet; instances that share a namespace share its device.
+fn instance_offload(scope: &mut Scope<'_>, named: &Named<InstanceSection>, subnet: &Subnet) -> Offload {
+    let Some(word) = named.value.offload else { return subnet.offload };
+    if subnet.namespaces == Namespaces::Shared {
+        let message =
+            format!("instance `{}` has no device of its own: subnet `{}` is shared", named.name, subnet.name);
+        let help = format!("write `offload` on subnet `{}`, for its one device.", subnet.name);
+        scope.errors.error(word.span, message).help(help);
+    }
+    offload(Some(word))
 }
 
 fn subnet<'s>(scope: &mut Scope<'_>, subnets: &'s [Subnet], word: &Spanned<Name>) -> Option<&'s Subnet> {

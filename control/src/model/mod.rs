@@ -24,6 +24,7 @@ use std::net::IpAddr;
 use std::path::PathBuf;
 
 use ipnet::IpNet;
+use localvpc_api::message::Offload;
 use localvpc_api::tables::{Action, SourceDestCheck, TrackingTimeouts, Traffic};
 use localvpc_api::trace::{Direction, Protocol};
 
@@ -44,6 +45,8 @@ pub struct Model {
     /// Hosts on the internet, in the order of the file. When there is an internet gateway but no host,
     /// one called `internet` is added, so that there is something to send from.
     pub internet_hosts: Vec<InternetHost>,
+    /// Whether the internet's device carries super-packets.
+    pub internet_offload: Offload,
     /// What should be reachable, and what should not.
     pub expectations: Vec<Expectation>,
 }
@@ -114,6 +117,8 @@ pub struct Subnet {
     pub network_acl: String,
     /// How its instances map to namespaces.
     pub namespaces: Namespaces,
+    /// Whether the devices of its instances carry super-packets.
+    pub offload: Offload,
     /// Whether its instances get a public address by themselves.
     pub public_ip: bool,
 }
@@ -303,6 +308,8 @@ pub struct Instance {
     pub tracking: TrackingTimeouts,
     /// Most connections that it tracks at a time.
     pub max_connections: u32,
+    /// Whether its device carries super-packets.
+    pub offload: Offload,
 }
 
 /// A public address of an instance.

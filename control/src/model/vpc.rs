@@ -11,7 +11,7 @@ use crate::config::values::NamespaceMode;
 use crate::config::{Span, Spanned};
 
 use super::addresses::{Taken, fitting, forbidden_for_vpc, overlap};
-use super::build::{Lab, Scope, check_cidr, place};
+use super::build::{Lab, Scope, check_cidr, offload, place};
 use super::id::{Kind, resource_id};
 use super::instances::{fixed_addresses, instances, nat_gateways, warn_about_dead_ends};
 use super::routes::{route_table_names, route_tables};
@@ -162,6 +162,7 @@ fn subnets(scope: &mut Scope<'_>, lab: &mut Lab, cidrs: &[IpNet], main: &str) ->
             route_table: route_table.map_or_else(|| main.to_owned(), |word| word.value.0.clone()),
             network_acl: network_acl.map_or_else(|| DEFAULT.to_owned(), |word| word.value.0.clone()),
             namespaces,
+            offload: offload(written.offload),
             public_ip: public_ip.is_some(),
         });
     }
