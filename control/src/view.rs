@@ -28,6 +28,13 @@ pub struct ApplyRequest {
     pub merge: Option<Merge>,
 }
 
+impl ApplyRequest {
+    /// A document, to be applied without another setting.
+    pub fn new(file: String, text: String) -> Self {
+        Self { file, text, poll: None, merge: None }
+    }
+}
+
 /// A line of the NDJSON stream that answers `POST /v1/apply`; the last is `Applied` or `Failed`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 #[serde(tag = "event", rename_all = "snake_case")]

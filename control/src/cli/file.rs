@@ -50,7 +50,7 @@ pub fn read_or_running(named: Option<&Path>, global: &Global) -> Result<Document
             read => return read,
         }
     }
-    let ApplyRequest { file, text } = Client::of(global)?.ask("/v1/document")?;
+    let ApplyRequest { file, text, .. } = Client::of(global)?.ask("/v1/document")?;
     Ok(Document { path: file.into(), text })
 }
 

@@ -203,11 +203,6 @@ impl Document {
     }
 
     fn request(&self) -> ApplyRequest {
-        ApplyRequest {
-            file: self.path.display().to_string(),
-            text: self.text.clone(),
-            poll: None,
-            merge: None,
-        }
+        ApplyRequest::new(self.path.display().to_string(), self.text.clone())
     }
 }

@@ -159,7 +159,7 @@ impl Lab {
     /// Nothing in force yet.
     pub fn document(&self) -> Result<ApplyRequest, ErrorView> {
         let document = self.journal.look(|state| {
-            state.document.as_ref().map(|it| ApplyRequest { file: it.file.clone(), text: it.text.clone() })
+            state.document.as_ref().map(|it| ApplyRequest::new(it.file.clone(), it.text.clone()))
         });
         document.ok_or_else(|| failure("not_found", "nothing is in force in this lab yet".to_owned()))
     }
@@ -304,12 +304,7 @@ impl Lab {
 
     /// After a takeover: what the journal says is in force, is brought about, with as little as possible.
     fn resume(&self, document: &Document) -> Result<(), ErrorView> {
-        let request = ApplyRequest {
-            file: document.file.clone(),
-            text: document.text.clone(),
-            poll: None,
-            merge: None,
-        };
+        let request = ApplyRequest::new(document.file.clone(), document.text.clone());
         let mut ids = self.ids();
         let in_dataplane = match self.ask(&Request::Status)? {
             Reply::Status(status) => status.generation,

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use localvpc_api::message::Offload;
 use localvpc_api::tables::{LinkKind, RouteTarget, Traffic};
 use localvpc_api::{Generation, SecurityGroupId};
 use localvpc_engine::metrics::Metrics;
@@ -69,6 +70,21 @@ fn a_namespace_per_instance_and_one_for_the_internet() {
     assert_eq!((internet.link.device.as_str(), internet.link.mtu), ("inet0", 1500));
     let kinds: Vec<LinkKind> = lowered.tables.links.iter().map(|link| link.kind).collect();
     assert_eq!(kinds, [LinkKind::Internet, LinkKind::Enis, LinkKind::Enis, LinkKind::Enis]);
+}
+
+#[test]
+fn devices_have_the_offload_of_the_file() {
+    let text = TWO_TIER
+        .replace("ip: 10.0.2.20", "offload: off, ip: 10.0.2.20")
+        .replace("internet:\n", "internet:\n  offload: off\n");
+    let lowered = lowered(&text);
+    let offload = |name: &str| namespace(&lowered, name).link.offload;
+    assert_eq!([offload("app"), offload("internet")], [Offload::Off; 2]);
+    assert_eq!([offload("web"), offload("db")], [Offload::VirtioHeader; 2]);
+    let shared = SHARED.replace("namespace: shared", "namespace: shared, offload: off");
+    let shared = self::lowered(&shared);
+    let of_subnet = shared.host.namespaces.iter().find(|it| it.link.offload == Offload::Off).unwrap();
+    assert!(of_subnet.link.addresses.len() > 1);
 }
 
 #[test]

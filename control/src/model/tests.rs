@@ -546,6 +546,24 @@ fn sg_39_most_connections_of_an_instance() {
 }
 
 #[test]
+fn offload_is_as_the_instance_says_or_its_subnet() {
+    use localvpc_api::message::Offload;
+    let with = |more: &str| lab(&format!("    instances:\n      a: {{ subnet: public{more} }}\n"));
+    let offload = |text: &str| read(text).vpcs[0].instances[0].offload;
+    assert_eq!(offload(&with("")), Offload::VirtioHeader);
+    assert_eq!(offload(&with(", offload: off")), Offload::Off);
+    let bare = |more| with(more).replace("10.0.1.0/24,", "10.0.1.0/24, offload: off,");
+    assert_eq!(offload(&bare("")), Offload::Off);
+    assert_eq!(offload(&bare(", offload: on")), Offload::VirtioHeader);
+    refuse(&with(", offload: maybe"), "15:37", "`maybe` is not whether a device has offloads");
+    let shared = bare(", offload: on").replace("offload: off,", "offload: off, namespace: shared,");
+    let said = refuse(&shared, "15:37", "instance `a` has no device of its own: subnet `public` is shared");
+    assert!(said.contains("write `offload` on subnet `public`"), "{said}");
+    assert_eq!(read(&lab("")).internet_offload, Offload::VirtioHeader);
+    assert_eq!(read(&(lab("") + "internet: { offload: off }\n")).internet_offload, Offload::Off);
+}
+
+#[test]
 fn a_nat_gateway_without_a_way_out_is_a_warning() {
     let text = lab("    nat_gateways:\n      nat: { subnet: private, eip: 203.0.113.9 }\n");
     let message = "NAT gateway `nat` stands in subnet `private`, which has no route to the internet gateway: \

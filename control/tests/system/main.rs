@@ -15,6 +15,7 @@ mod mtu;
 mod namespaces;
 mod nat_gateways;
 mod network_acls;
+mod offload;
 mod readme;
 mod routing;
 mod security_groups;
