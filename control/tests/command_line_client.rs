@@ -93,7 +93,7 @@ fn status() -> Value {
     let serve = json!([{ "command": "localvpc serve 80", "pid": 7, "ended": null, "log": "/nowhere.log" }]);
     json!({
         "lab": "fixed", "file": "fixed.yaml", "control_pid": 11, "uptime_s": 192,
-        "dataplane": { "pid": 12, "version": "1", "generation": 3, "links": [1, 2], "connections": 4, "leases": 1,
+        "dataplane": { "pid": 12, "version": "1", "generation": 3, "settings": { "poll": "busy", "merge": "off" }, "links": [1, 2], "connections": 4, "leases": 1,
                        "workers": [worker()] },
         "dataplane_restarts": 0, "resources": { "subnet": 1, "vpc": 2 },
         "instances": [
@@ -155,7 +155,7 @@ fn counters() -> Value {
                    "discards": [{ "reason": "network_acl", "packets": 3 }], "conntrack_allowance_available": 262_143,
                    "conntrack_allowance_exceeded": 7, "conntrack_half_open_evicted": 5 }],
         "nat_gateways": [nat_gateway("nat-a", 1), nat_gateway("nat-b", 2)],
-        "links": [{ "name": "app", "link": 1, "reads": 2, "read_bytes": 128_000, "read_segments": 90, "writes": 0,
+        "links": [{ "name": "app", "link": 1, "reads": 2, "read_bytes": 128_000, "read_segments": 90, "writes": 0, "merged": 0,
                     "written_bytes": 0, "write_errors": 0 }],
         "discards": [{ "code": "SUBNET_ACL_RESTRICTION", "explanation": "The network ACL says no.", "packets": 3 }],
         "workers": [worker()],
@@ -235,7 +235,12 @@ fn explain_exits_with_the_outcome() {
 fn tables_show_what_the_daemon_says() {
     let lab = Lab::start();
     let screen = lab.out(&["status"]);
-    assert!(screen.contains("process 12, tables of generation 3, 2 links, 1 worker, 0 restarts"), "{screen}");
+    assert!(
+        screen.contains(
+            "process 12, tables of generation 3, 2 links, 1 worker, 0 restarts, polling busy, merging off"
+        ),
+        "{screen}"
+    );
     assert!(screen.lines().count() <= 24 && screen.contains("up for 3m 12s"), "{screen}");
     let list = lab.out(&["ls"]);
     assert!(list.contains("web      main/a    10.0.1.10      203.0.113.10  default"), "{list}");

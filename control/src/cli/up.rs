@@ -172,7 +172,7 @@ fn apply(client: &Client, request: &ApplyRequest, global: &Global) -> Result<(),
 /// Takes one of a few words.
 fn words<T: Copy + Send + Sync + 'static>(
     words: &'static [(&'static str, T)],
-) -> impl TypedValueParser<Value = T> + Clone {
+) -> impl TypedValueParser<Value = T> {
     PossibleValuesParser::new(words.iter().map(|(word, _)| *word)).map(move |found| {
         let known = words.iter().find(|(word, _)| *word == found);
         // The parser lets no other pass.

@@ -19,6 +19,7 @@ pub struct Status {
     /// The tables in force; 0 before the first push.
     pub generation: Generation,
     /// How it works.
+    #[serde(default)]
     pub settings: Settings,
     /// Links it holds.
     pub links: Vec<LinkId>,
@@ -139,6 +140,7 @@ pub struct LinkCounters {
     /// write() calls that succeeded.
     pub writes: u64,
     /// Packets that left in a super-packet made of several, see [`Merge`](crate::settings::Merge).
+    #[serde(default)]
     pub merged: u64,
     /// Their bytes from the IP header on.
     pub written_bytes: u64,

@@ -241,12 +241,14 @@ fn push_and_fin_end_a_super_packet() {
     assert_eq!((written.len(), written[0].1[FLAGS]), (1, ACK | PSH | TcpFacts::FIN));
 }
 
+type Change = fn(&mut Sent);
+
 #[test]
 fn what_differs_is_not_joined() {
     let first = Sent { options: vec![1, 1, 8, 10, 0, 0, 0, 1, 0, 0, 0, 2], ..Sent::tcp(0, 100) };
     let next = Sent { sequence: 100, ..first.clone() };
     assert_eq!(joined(&[first.clone(), next.clone()]), [2], "what is changed below");
-    let changes: [(&str, fn(&mut Sent)); 19] = [
+    let changes: [(_, Change); 19] = [
         ("another flow", |sent| sent.flow = 1),
         ("another link", |sent| sent.to = LinkId(8)),
         ("a gap", |sent| sent.sequence += 1),
