@@ -4,12 +4,15 @@
 //! [`Namespace::run`](super::netns::Namespace::run).
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::os::fd::RawFd;
 
 use futures_util::TryStreamExt;
 use rtnetlink::packet_route::address::AddressMessage;
-use rtnetlink::packet_route::link::{LinkAttribute, LinkMessage};
+use rtnetlink::packet_route::link::{InfoData, InfoKind, InfoVeth, LinkAttribute, LinkMessage};
 use rtnetlink::packet_route::route::{RouteAttribute, RouteHeader, RouteMessage, RouteMetric, RouteScope};
-use rtnetlink::{AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, RouteMessageBuilder};
+use rtnetlink::{
+    AddressMessageBuilder, Handle, LinkMessageBuilder, LinkUnspec, LinkVeth, RouteMessageBuilder,
+};
 
 use super::plan::{HostRoute, LinkPlan};
 use super::{Error, IoContext};
@@ -52,6 +55,26 @@ pub fn loopback_alias() -> Result<Option<String>, Error> {
 /// [`Error::Netlink`].
 pub fn device_exists(device: &str) -> Result<bool, Error> {
     talk(async |handle| Ok(find(&handle, device).await?.is_some()))
+}
+
+/// Makes a pair of veth devices: `near` here, `far` in the namespace of a descriptor.
+///
+/// # Errors
+///
+/// [`Error::Netlink`].
+pub fn make_veth(near: &str, far: &str, namespace: RawFd) -> Result<(), Error> {
+    talk(async |handle| {
+        let peer = LinkMessageBuilder::<LinkUnspec>::new().name(far.to_owned()).setns_by_fd(namespace);
+        let pair = LinkMessageBuilder::<LinkVeth>::new_with_info_kind(InfoKind::Veth)
+            .name(near.to_owned())
+            .set_info_data(InfoData::Veth(InfoVeth::Peer(peer.build())));
+        handle
+            .link()
+            .add(pair.build())
+            .execute()
+            .await
+            .asking(|| format!("make the devices {near} and {far}"))
+    })
 }
 
 /// Whether the main table has an IPv4 default route through another device than this one.

@@ -7,6 +7,7 @@
 mod harness;
 
 mod changes;
+mod compare;
 mod configs;
 mod crashes;
 mod differential;

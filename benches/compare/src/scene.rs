@@ -1,0 +1,387 @@
+//! The instances and rules that rows are measured in, and the three ways to have packets carried between them.
+//!
+//! ```text
+//!   l0 ── left ──┐                ┌── right ── r0     pairs: security groups of 60 rules at both ends, network ACLs of
+//!   l1 ── left ──┼── main ────────┼── right ── r1     20 + 20 entries at both subnets
+//!   app ─ private┴─ nat ─ igw ─ internet: host        through the NAT gateway
+//! ```
+//!
+//! In the way of the null forwarder `l0` and `r0` are neighbours, `l1` and `r1`, and `app` and the internet: that is what
+//! the order of instances in the file is for.
+
+use std::fmt::Write as _;
+use std::fs;
+use std::net::Ipv4Addr;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use localvpc::bench::linux_router::{self, LinuxRouter, STATEFUL_RULES, STATELESS_RULES, Side, Station};
+use localvpc::host::netns;
+use localvpc::host::run_dir::RUN_DIR_VARIABLE;
+use localvpc::view::CountersView;
+use localvpc_traffic::udp::Framing;
+use localvpc_traffic::{self as traffic, Endpoint};
+
+use crate::rows;
+
+/// What there is to measure in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Scene {
+    /// Pairs of instances that talk to each other; `app` and an internet host come in addition.
+    pub pairs: usize,
+    /// What the instances' links can do.
+    pub links: Links,
+}
+
+/// What links can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Links {
+    /// All offloads that the kernel grants: super-packets.
+    Offload,
+    /// `offload: off`: bare packets. The Linux router stays as it is.
+    Bare,
+}
+
+/// One of the three.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kind {
+    /// A lab.
+    Ours,
+    /// A lab whose dataplane decides nothing.
+    Null,
+    /// A Linux router.
+    Linux,
+}
+
+/// A scene that is up, one way. Taken down when dropped.
+#[derive(Debug)]
+pub struct Way {
+    /// Which.
+    pub kind: Kind,
+    /// How its devices count bytes.
+    pub framing: Framing,
+    /// `l0` and `r0`, `l1` and `r1`, …
+    pub pairs: Vec<(Endpoint, Endpoint)>,
+    /// `app` and the internet host.
+    through_nat: (Endpoint, Endpoint),
+    carrier: Carrier,
+}
+
+#[derive(Debug)]
+enum Carrier {
+    Lab(Lab),
+    Linux(LinuxRouter),
+}
+
+/// Why a scene is not up.
+#[derive(Debug, thiserror::Error)]
+pub enum Error {
+    /// `localvpc` failed.
+    #[error("`localvpc {verb}` failed:\n{said}")]
+    Localvpc {
+        /// What was asked of it.
+        verb: String,
+        /// Its last words.
+        said: String,
+    },
+    /// A program is not where it should be.
+    #[error("{path} is missing: run scripts/compare, or `cargo build --release --workspace --bins` first", path = .path.display())]
+    Program {
+        /// Where.
+        path: PathBuf,
+    },
+    /// A file could not be written.
+    #[error("cannot write {path}: {source}", path = .path.display())]
+    Write {
+        /// Where.
+        path: PathBuf,
+        /// What the kernel said.
+        source: std::io::Error,
+    },
+    /// There is no Linux router.
+    #[error(transparent)]
+    Linux(#[from] linux_router::Error),
+    /// Its namespaces are not there.
+    #[error(transparent)]
+    Traffic(#[from] traffic::Error),
+}
+
+const APP: Ipv4Addr = Ipv4Addr::new(10, 0, 4, 10);
+const HOST: Ipv4Addr = Ipv4Addr::new(198, 51, 100, 10);
+
+impl Scene {
+    /// Brings it up.
+    ///
+    /// # Errors
+    ///
+    /// [`Error`]; nothing is left then.
+    pub fn up(self, kind: Kind) -> Result<Way, Error> {
+        let carrier = match kind {
+            Kind::Ours | Kind::Null => Carrier::Lab(Lab::up(kind, &self.file())?),
+            Kind::Linux => Carrier::Linux(LinuxRouter::build(&self.stations())?),
+        };
+        let path = |name: &str| match &carrier {
+            Carrier::Lab(lab) => netns::path(&format!("{}-{name}", lab.name)),
+            Carrier::Linux(router) => router.path(name),
+        };
+        let pair = |pair| {
+            let [left, right] = addresses(pair);
+            Ok((
+                Endpoint::open(&path(&format!("l{pair}")), left)?,
+                Endpoint::open(&path(&format!("r{pair}")), right)?,
+            ))
+        };
+        let pairs = (0..self.pairs).map(pair).collect::<Result<_, traffic::Error>>()?;
+        let through_nat = (Endpoint::open(&path("app"), APP)?, Endpoint::open(&path("internet"), HOST)?);
+        let framing = match carrier {
+            Carrier::Lab(_) => Framing::Ip,
+            Carrier::Linux(_) => Framing::Ethernet,
+        };
+        Ok(Way { kind, framing, pairs, through_nat, carrier })
+    }
+
+    fn stations(self) -> Vec<Station> {
+        let station = |name: String, address, side| Station { name, address, side };
+        let pairs = (0..self.pairs).flat_map(|pair| {
+            let [left, right] = addresses(pair);
+            [
+                station(format!("l{pair}"), left, Side::Inside),
+                station(format!("r{pair}"), right, Side::Inside),
+            ]
+        });
+        [station("app".into(), APP, Side::Inside), station("internet".into(), HOST, Side::Internet)]
+            .into_iter()
+            .chain(pairs)
+            .collect()
+    }
+
+    /// The lab's file. As many rules as the Linux router has, and the one that admits is the last.
+    fn file(self) -> String {
+        let offload = match self.links {
+            Links::Offload => "",
+            Links::Bare => ", offload: off",
+        };
+        let entries = |from: &str| -> String {
+            (1..STATELESS_RULES / 2)
+                .map(|n| {
+                    format!(
+                        "          - {{ rule: {n}, deny: tcp, ports: {}, {from}: 172.20.{n}.0/24 }}\n",
+                        2000 + n
+                    )
+                })
+                .chain([format!("          - {{ rule: 100, allow: all, {from}: 0.0.0.0/0 }}\n")])
+                .collect()
+        };
+        let rules: String = (1..STATEFUL_RULES - 1)
+            .map(|n| format!("          - {{ tcp: {}, from: 172.21.{n}.0/24 }}\n", 3000 + n))
+            .chain(
+                ["tcp", "udp"]
+                    .map(|it| format!("          - {{ {it}: {}, from: 10.0.0.0/16 }}\n", rows::PORT)),
+            )
+            .collect();
+        let mut instances =
+            format!("      app: {{ subnet: private, ip: {APP}, security_groups: crowd{offload} }}\n");
+        for pair in 0..self.pairs {
+            let [left, right] = addresses(pair);
+            // Writing to a String cannot fail.
+            let _ = writeln!(
+                instances,
+                "      l{pair}: {{ subnet: left, ip: {left}, security_groups: crowd{offload} }}"
+            );
+            let _ = writeln!(
+                instances,
+                "      r{pair}: {{ subnet: right, ip: {right}, security_groups: crowd{offload} }}"
+            );
+        }
+        format!(
+            "\
+lab: compare
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    internet_gateway: igw
+    subnets:
+      public:  {{ cidr: 10.0.1.0/24, route_table: public }}
+      left:    {{ cidr: 10.0.2.0/24, network_acl: guard }}
+      right:   {{ cidr: 10.0.3.0/24, network_acl: guard }}
+      private: {{ cidr: 10.0.4.0/24, route_table: private, network_acl: guard }}
+    route_tables:
+      public:  [ {{ to: 0.0.0.0/0, via: igw }} ]
+      private: [ {{ to: 0.0.0.0/0, via: nat }} ]
+    nat_gateways:
+      nat: {{ subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }}
+    network_acls:
+      guard:
+        inbound:
+{}        outbound:
+{}    security_groups:
+      crowd:
+        inbound:
+{rules}    instances:
+{instances}internet:
+  hosts:
+    host: {{ ip: {HOST} }}
+",
+            entries("from"),
+            entries("to"),
+        )
+    }
+}
+
+/// Of both instances of a pair. The router's address and the like are below 10.
+fn addresses(pair: usize) -> [Ipv4Addr; 2] {
+    let last = 10 + pair as u8;
+    [Ipv4Addr::new(10, 0, 2, last), Ipv4Addr::new(10, 0, 3, last)]
+}
+
+impl Way {
+    /// The client's and the server's end of a path.
+    pub fn ends(&self, path: rows::Path) -> (&Endpoint, &Endpoint) {
+        let (client, server) = match path {
+            rows::Path::SecurityGroups => &self.pairs[0],
+            rows::Path::NatGateway => &self.through_nat,
+        };
+        (client, server)
+    }
+
+    /// The counters of the lab; none of a Linux router.
+    ///
+    /// # Errors
+    ///
+    /// When `localvpc counters` fails.
+    pub fn counters(&self) -> Result<Option<CountersView>, Error> {
+        let Carrier::Lab(lab) = &self.carrier else { return Ok(None) };
+        let printed = lab.localvpc(&["counters", "-o", "json"])?;
+        serde_json::from_slice(&printed).map(Some).map_err(|error| Error::Localvpc {
+            verb: "counters -o json".into(),
+            said: format!("what it printed cannot be understood: {error}"),
+        })
+    }
+}
+
+impl Kind {
+    /// All of them, in their order.
+    pub const ALL: [Self; 3] = [Self::Ours, Self::Null, Self::Linux];
+
+    /// Its name in tables and JSON.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ours => "ours",
+            Self::Null => "null",
+            Self::Linux => "linux",
+        }
+    }
+}
+
+/// A lab in a run directory of its own, which `localvpc status` of other people does not show.
+#[derive(Debug)]
+struct Lab {
+    name: String,
+    run_dir: PathBuf,
+    dataplane: PathBuf,
+    /// Whether there is more to take down than a failed `up` leaves.
+    is_up: bool,
+}
+
+/// Run directories are named by the process that made them, so that the next one sees what was left behind.
+const RUN_DIRS: &str = "/run";
+const PREFIX: &str = "localvpc-compare-";
+
+impl Lab {
+    fn up(kind: Kind, file: &str) -> Result<Self, Error> {
+        let program = match kind {
+            Kind::Null => "localvpc-null-dataplane",
+            _ => "localvpc-dataplane",
+        };
+        let mut lab = Self {
+            name: format!("compare-{}-{}", std::process::id(), kind.name()),
+            run_dir: Path::new(RUN_DIRS).join(format!("{PREFIX}{}", std::process::id())),
+            dataplane: sibling(program)?,
+            is_up: false,
+        };
+        let path = lab.run_dir.join(format!("{}.yaml", kind.name()));
+        let text = file.replacen("lab: compare\n", &format!("lab: {}\n", lab.name), 1);
+        fs::create_dir_all(&lab.run_dir)
+            .and_then(|()| fs::write(&path, text))
+            .map_err(|source| Error::Write { path: path.clone(), source })?;
+        // On failure it is dropped, and so taken down.
+        lab.localvpc(&["up", &path.to_string_lossy()])?;
+        lab.is_up = true;
+        Ok(lab)
+    }
+
+    /// What `localvpc` prints on standard output.
+    fn localvpc(&self, arguments: &[&str]) -> Result<Vec<u8>, Error> {
+        let verb = arguments.join(" ");
+        let failed = |said: String| Error::Localvpc { verb: verb.clone(), said };
+        let mut command = localvpc(&self.run_dir, &self.name)?;
+        command.args(arguments).env("LOCALVPC_DATAPLANE", &self.dataplane);
+        let Output { status, stdout, stderr } =
+            command.output().map_err(|error| failed(error.to_string()))?;
+        if status.success() {
+            Ok(stdout)
+        } else {
+            Err(failed(String::from_utf8_lossy(&stderr).trim_end().to_owned()))
+        }
+    }
+}
+
+impl Drop for Lab {
+    fn drop(&mut self) {
+        match self.localvpc(&["down"]) {
+            Err(error) if self.is_up => crate::say(&format!("warning: {error}")),
+            _ => {}
+        }
+    }
+}
+
+/// Removes the run directory; and takes down the labs of processes that are gone, killed perhaps.
+pub fn sweep() {
+    for entry in fs::read_dir(RUN_DIRS).into_iter().flatten().flatten() {
+        let name = entry.file_name().to_string_lossy().into_owned();
+        let Some(pid) = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok()) else { continue };
+        let is_ours = pid == std::process::id();
+        if !is_ours && Path::new("/proc").join(pid.to_string()).exists() {
+            continue;
+        }
+        if !is_ours {
+            for kind in [Kind::Ours, Kind::Null] {
+                let lab = format!("compare-{pid}-{}", kind.name());
+                if let Ok(mut down) = localvpc(&entry.path(), &lab) {
+                    let _ = down.arg("down").output();
+                }
+            }
+        }
+        let _ = fs::remove_dir_all(entry.path());
+    }
+}
+
+fn localvpc(run_dir: &Path, lab: &str) -> Result<Command, Error> {
+    let mut command = Command::new(sibling("localvpc")?);
+    command.stdin(Stdio::null()).env(RUN_DIR_VARIABLE, run_dir).env("LOCALVPC_LAB", lab);
+    Ok(command)
+}
+
+/// A program that was built together with this one.
+fn sibling(program: &str) -> Result<PathBuf, Error> {
+    let path = std::env::current_exe().unwrap_or_default().with_file_name(program);
+    if path.exists() { Ok(path) } else { Err(Error::Program { path }) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_file_is_valid_and_has_as_many_rules_as_the_router() {
+        for (pairs, links) in [(1, Links::Offload), (50, Links::Offload)] {
+            let text = Scene { pairs, links }.file();
+            let (model, warnings) =
+                localvpc::model::Model::read("compare.yaml", &text).expect("a valid file");
+            assert!(warnings.is_empty(), "{warnings:?}");
+            assert_eq!(model.instances().count(), 2 * pairs + 1);
+            assert_eq!(text.matches("rule:").count(), STATELESS_RULES);
+            assert_eq!(text.matches("from: 172.21.").count(), STATEFUL_RULES - 2, "and two that admit");
+        }
+    }
+}

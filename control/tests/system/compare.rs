@@ -1,0 +1,103 @@
+//! The machinery of `scripts/compare`, in short: that it measures all three ways, and leaves nothing behind.
+
+use std::fs;
+use std::io::{BufRead, BufReader, Write};
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use rustix::process::Signal;
+use serde_json::Value;
+
+use crate::harness::Running;
+
+/// The program, which is built with the workspace; none where there is no root, and says so.
+fn program() -> Option<PathBuf> {
+    if !rustix::process::geteuid().is_root() {
+        // Past the test runner's capture of output.
+        let _ = writeln!(std::io::stderr(), "skipped: needs root");
+        return None;
+    }
+    let path = Path::new(env!("CARGO_BIN_EXE_localvpc")).with_file_name("localvpc-compare");
+    assert!(
+        path.exists(),
+        "{} is missing: run scripts/test, or `cargo build --workspace --bins`",
+        path.display()
+    );
+    Some(path)
+}
+
+/// What is there that bears the process's id.
+fn left_behind(pid: u32) -> Vec<String> {
+    let named = |directory: &str| -> Vec<String> {
+        let entries = fs::read_dir(directory).into_iter().flatten().flatten();
+        entries.map(|entry| format!("{directory}/{}", entry.file_name().to_string_lossy())).collect()
+    };
+    let all = [named("/run/netns"), named("/etc/netns"), named("/run")].concat();
+    all.into_iter()
+        .filter(|name| name.contains(&format!("compare-{pid}")) || name.contains(&format!("bench-{pid}")))
+        .collect()
+}
+
+#[test]
+fn load_compare_measures_every_way_and_leaves_nothing() {
+    let Some(program) = program() else { return };
+    let mut command = Command::new(program);
+    command.args(["--rounds", "1", "--time", "0.3", "-o", "json"]);
+    command.args(["--rows", "tcp/nat/1/back,udp/64/1,connections/sg,round-trip/tcp/sg"]);
+    let running = Running::start(&mut command);
+    let pid = running.pid();
+    let done = running.end().ok();
+    let report: Value = serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}: {done}"));
+    let rows = report["rows"].as_array().expect("rows");
+    let figures: Vec<(&str, &str)> = rows
+        .iter()
+        .map(|row| (row["row"].as_str().expect("a name"), row["figure"].as_str().expect("a name")))
+        .collect();
+    let expected = [
+        ("tcp/nat/1/back", "throughput"),
+        ("tcp/nat/1/back", "cpu"),
+        ("udp/64/1", "received by socket"),
+        ("udp/64/1", "received by device"),
+        ("udp/64/1", "cpu"),
+        ("connections/sg", "connections"),
+        ("round-trip/tcp/sg", "p50"),
+        ("round-trip/tcp/sg", "p99"),
+        ("round-trip/tcp/sg", "p99.9"),
+    ];
+    assert_eq!(figures, expected, "{done}");
+    for row in rows {
+        for field in [
+            &row["ours"]["median"],
+            &row["null"]["median"],
+            &row["linux"]["median"],
+            &row["ours_to_null"]["median"],
+            &row["ours_to_linux"]["median"],
+            &row["null_to_linux"]["median"],
+        ] {
+            assert!(field.as_f64().is_some_and(|value| value > 0.0), "{row}");
+        }
+        assert_eq!(row["ours"]["samples"].as_array().map(Vec::len), Some(1), "{row}");
+    }
+    assert!(rows[0]["bytes_per_read"].as_f64().is_some_and(|bytes| bytes > 1500.0), "{}", rows[0]);
+    assert_eq!(report["failures"], Value::Array(vec![]));
+    assert_eq!(left_behind(pid), [""; 0]);
+}
+
+#[test]
+fn load_compare_cleans_up_when_it_is_interrupted() {
+    let Some(program) = program() else { return };
+    // Progress is told on standard error.
+    let line = format!("exec {} --rounds 1000 --time 0.1 --rows round-trip/udp 2>&1", program.display());
+    let mut command = Command::new("sh");
+    command.args(["-c", &line]);
+    let (running, output) = Running::start_reading(&mut command);
+    let pid = running.pid();
+    let mut lines = BufReader::new(output).lines().map_while(Result::ok);
+    assert!(lines.any(|line| line.contains("round 1/1000")), "it begins");
+    assert!(!left_behind(pid).is_empty(), "there is something to take down");
+    running.signal(Signal::INT);
+    // Read on, so that it never waits for a reader.
+    let rest: Vec<String> = lines.collect();
+    running.end().exits(130);
+    assert_eq!(left_behind(pid), [""; 0], "{rest:?}");
+}
