@@ -17,6 +17,7 @@ mod namespaces;
 mod nat_gateways;
 mod network_acls;
 mod offload;
+mod raw;
 mod readme;
 mod routing;
 mod security_groups;

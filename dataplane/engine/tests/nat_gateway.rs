@@ -174,3 +174,52 @@ fn a_super_packet_is_judged_by_its_segments() {
     let app = counters.iter().find(|row| row.eni == APP.0).unwrap();
     assert_eq!(app.sent.packets, 1 + 2 * 42, "segments are counted, not super-packets");
 }
+
+#[test]
+fn natgw_18_natgw_19_what_is_for_the_gateway_itself_is_no_hop_past_it() {
+    let mut net = Fabric::new(lab::tables());
+    let lost = net.send(INTERNET, craft::with_ttl(udp("203.0.113.5:53", "198.51.100.20:33434", b""), 1));
+    assert_eq!(lost.verdict, Err(DiscardReason::NatNoConnection));
+    assert!(lost.answers.is_empty(), "a traceroute to it sees nothing");
+    let large = net.send(APP.1, udp("10.0.2.20:5000", "10.0.1.100:53", &[0; 8900]));
+    assert_eq!((large.verdict, large.answers.len()), (Err(DiscardReason::NatNoConnection), 0));
+
+    // A reply goes past it, and says so when it cannot; from the address that it came to.
+    net.push(|rows| {
+        rows.nat_gateways[0].addresses.push(ip("10.0.1.101"));
+        rows.public_addresses.push(public("198.51.100.21", "10.0.1.101"));
+        rows.enis[1].addresses = (20..30).map(|n| ip(&format!("10.0.2.{n}"))).collect();
+        rows.enis[2].addresses = vec![ip("10.0.2.30")];
+    });
+    let mut addresses = HashSet::new();
+    for n in 20..30 {
+        let seen = net.send(APP.1, udp(format!("10.0.2.{n}:5000").as_str(), "203.0.113.5:53", b"")).tuple();
+        addresses.insert(seen.source);
+        let eip = format!("{}:{}", seen.source, seen.source_port);
+        let reply = net.send(INTERNET, craft::with_ttl(udp("203.0.113.5:53", eip.as_str(), b""), 1));
+        assert_eq!(reply.verdict, Err(DiscardReason::TtlExceeded));
+        let [(link, error)] = reply.answers.as_slice() else { panic!("one answer") };
+        let parsed = localvpc_engine::packet::parse(error, Default::default()).unwrap();
+        assert_eq!((*link, parsed.tuple.source), (INTERNET, seen.source));
+        let localvpc_engine::packet::Kind::IcmpError(about) = parsed.kind else { panic!("an error") };
+        assert_eq!(about.tuple, tuple(Protocol::UDP, "203.0.113.5:53", eip.as_str()));
+    }
+    assert_eq!(addresses.len(), 2, "of both");
+}
+
+#[test]
+fn igw_17_rfc5508_4_an_error_quotes_the_address_that_it_comes_to() {
+    let mut net = Fabric::new(lab::tables());
+    let sent = net.send(WEB.1, udp("10.0.1.10:5000", "203.0.113.5:53", b"query"));
+    let about = |quote: &[u8]| craft::port_unreachable("203.0.113.5", quote);
+    assert_eq!(net.send(INTERNET, about(&sent.bytes)).verdict, Ok(WEB.1));
+    let mut forged = about(&udp("198.51.100.99:5000", "203.0.113.5:53", b"query"));
+    forged[16..20].copy_from_slice(&[198, 51, 100, 10]);
+    assert_eq!(net.send(INTERNET, craft::seal(forged)).verdict, Err(DiscardReason::UnrelatedIcmpError));
+
+    let came = net.send(INTERNET, tcp(SYN, "203.0.113.5:4000", "198.51.100.10:80"));
+    assert_eq!(net.send(WEB.1, craft::port_unreachable("10.0.1.10", &came.bytes)).verdict, Ok(INTERNET));
+    let mut forged = craft::port_unreachable("10.0.1.10", &tcp(SYN, "203.0.113.5:4000", "10.0.1.99:80"));
+    forged[12..16].copy_from_slice(&[10, 0, 1, 10]);
+    assert_eq!(net.send(WEB.1, craft::seal(forged)).verdict, Err(DiscardReason::UnrelatedIcmpError));
+}

@@ -96,6 +96,7 @@ fn outward(tables: &Tables, walk: &mut Walk<'_>, igw: InternetGatewayIndex) -> R
     let subnet = tables.vpc(gateway.vpc).subnets.lookup(source).ok_or(DiscardReason::NoPublicAddress)?;
     let back = At::Inbound(subnet, owner(tables, subnet, source)?);
     walk.fit(INTERNET_MTU, router_address(tables, subnet), Some(back))?;
+    quotes(walk.embedded.map(|embedded| embedded.destination), source)?;
     walk.translate_source(public, None);
     Ok(())
 }
@@ -110,8 +111,17 @@ fn inward(tables: &Tables, walk: &mut Walk<'_>, association: &Association) -> Re
     let subnet =
         tables.vpc(gateway.vpc).subnets.lookup(association.private).ok_or(DiscardReason::NoSuchAddress)?;
     let next = owner(tables, subnet, association.private)?;
+    quotes(walk.embedded.map(|embedded| embedded.source), walk.tuple.destination)?;
     walk.translate_destination(association.private, None);
     Ok(At::Inbound(subnet, next))
+}
+
+/// An ICMP error is about a packet from or to the very address that is translated: any other quote is forged (RFC 5508 REQ-4, REQ-5).
+fn quotes(quoted: Option<IpAddr>, translated: IpAddr) -> Result<(), DiscardReason> {
+    match quoted {
+        Some(quoted) if quoted != translated => Err(DiscardReason::UnrelatedIcmpError),
+        _ => Ok(()),
+    }
 }
 
 enum Scope {

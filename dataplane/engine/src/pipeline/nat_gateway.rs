@@ -8,7 +8,8 @@
 //! came from (NATGW-18); pings of its own address stay without an answer (NATGW-19).
 //! TCP, UDP and ICMP echo only (NATGW-9), and ICMP errors about them; of fragments those of UDP only (NATGW-27). It is a hop:
 //! the TTL goes down by one, and time exceeded comes from its private address (NATGW-20); so does "fragmentation needed"
-//! about what exceeds its MTU of 8500 bytes, and the MSS of connections is lowered to that (NATGW-28). A TCP segment
+//! about what exceeds its MTU of 8500 bytes, and the MSS of connections is lowered to that (NATGW-28). Neither is said to whom
+//! nobody inside has asked: what the gateway does not forward ends at it (RFC 1812 §5.3.1). A TCP segment
 //! from inside on a connection that it does not know (any more) is answered with RST (NATGW-22).
 //!
 //! Reads leases; reserves a port; proposes to make or refresh a lease. Of several addresses
@@ -46,10 +47,10 @@ pub fn translate<'a>(
     } else {
         Direction::Outbound
     };
-    let outcome = hop(gateway, walk, at, direction).and_then(|()| match direction {
+    let outcome = match direction {
         Direction::Inbound => inward(state, walk, at, gateway),
         Direction::Outbound => outward(tables, state, walk, at, gateway),
-    });
+    };
     seen.decided(
         &before,
         Decision::NatGateway {
@@ -71,30 +72,41 @@ enum Known {
     New,
 }
 
+/// A fragment of anything but UDP goes no further (NATGW-27).
+fn in_one_piece(walk: &Walk<'_>) -> Result<(), Stop> {
+    match walk.packet.fragment.is_some() && walk.packet.tuple.protocol != Protocol::UDP {
+        true => Err(DiscardReason::NatFragment.into()),
+        false => Ok(()),
+    }
+}
+
+/// Takes a hop off a packet that is forwarded, if its TTL and its size allow that. What is for the gateway itself is not asked.
 fn hop(
     gateway: &NatGateway,
     walk: &mut Walk<'_>,
     at: NatGatewayIndex,
     direction: Direction,
 ) -> Result<(), Stop> {
-    if walk.packet.fragment.is_some() && walk.packet.tuple.protocol != Protocol::UDP {
-        return Err(DiscardReason::NatFragment.into());
-    }
     // It came this far, so its sender tracks it (SG-35), and an answer is related.
     let related = Effect::Relate { nat_gateway: at, direction };
+    // What comes from outside has come to one of its addresses, and knows no other.
+    let own = match direction {
+        Direction::Inbound => walk.tuple.destination,
+        Direction::Outbound => gateway.addresses[0],
+    };
     if walk.packet.ttl.saturating_sub(walk.ttl_spent) <= 1 {
         walk.effects.propose(related)?;
         return Err(Stop {
             reason: DiscardReason::TtlExceeded,
             answer: Some(Answer {
                 kind: AnswerKind::Icmp(IcmpErrorKind::TimeExceeded),
-                source: gateway.addresses[0],
+                source: own,
                 at: At::Routing(gateway.subnet),
             }),
         });
     }
     walk.mss = walk.mss.min(mss::of_mtu(MTU));
-    if let Err(stop) = walk.fit(MTU, gateway.addresses[0], Some(At::Routing(gateway.subnet))) {
+    if let Err(stop) = walk.fit(MTU, own, Some(At::Routing(gateway.subnet))) {
         walk.effects.propose(related)?;
         return Err(stop);
     }
@@ -109,6 +121,8 @@ fn outward<'a>(
     at: NatGatewayIndex,
     gateway: &NatGateway,
 ) -> Result<Known, Stop> {
+    in_one_piece(walk)?;
+    hop(gateway, walk, at, Direction::Outbound)?;
     let source = walk.tuple.source;
     if gateway.addresses.contains(&source) {
         return Err(DiscardReason::Loop.into());
@@ -171,6 +185,7 @@ fn inward<'a>(
     at: NatGatewayIndex,
     gateway: &NatGateway,
 ) -> Result<Known, Stop> {
+    in_one_piece(walk)?;
     if let Some(embedded) = walk.embedded {
         // An error about what this gateway has sent.
         let key = outside(gateway, embedded.reversed());
@@ -178,6 +193,7 @@ fn inward<'a>(
             Some((_, tuple, _)) => tuple,
             None => walk.assumed_inside(&key).ok_or(DiscardReason::UnrelatedIcmpError)?.tuple,
         };
+        hop(gateway, walk, at, Direction::Inbound)?;
         walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Inbound })?;
         walk.translate_destination(tuple.source, Some(tuple.source_port));
         return Ok(Known::Established);
@@ -189,21 +205,18 @@ fn inward<'a>(
         return Err(DiscardReason::NatNoConnection.into());
     }
     let key = outside(gateway, walk.tuple);
-    let tuple = match state.leases.from_outside(&key, walk.now) {
+    let (lease, tuple) = match state.leases.from_outside(&key, walk.now) {
         // A SYN on a closed connection would begin another one (NATGW-18).
         Some((_, _, line)) if crate::state::reopens(walk.packet, line) => {
             return Err(DiscardReason::NatNoConnection.into());
         }
-        Some((activity, tuple, _)) => {
-            walk.effects.propose(Effect::Lease {
-                activity,
-                nat_gateway: at,
-                direction: Direction::Inbound,
-            })?;
-            tuple
-        }
-        None => walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?.tuple,
+        Some((activity, tuple, _)) => (Some(activity), tuple),
+        None => (None, walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?.tuple),
     };
+    hop(gateway, walk, at, Direction::Inbound)?;
+    if let Some(activity) = lease {
+        walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Inbound })?;
+    }
     walk.translate_destination(tuple.source, Some(tuple.source_port));
     Ok(Known::Established)
 }
