@@ -16,6 +16,7 @@ use localvpc_api::{Generation, LinkId};
 use zerocopy::FromZeros;
 
 use crate::Time;
+use crate::hash::Seed;
 use crate::memory::{Zeroed, prefetch};
 use crate::packet::{Brief, Key};
 use crate::pipeline::effects::{Dependencies, Dependency};
@@ -54,7 +55,7 @@ pub struct FlowCache {
     tags: Zeroed<[u64; WAYS / 4]>,
     flows: Zeroed<Flow>,
     paths: Paths,
-    seed: [u64; 2],
+    seed: Seed,
     generation: Generation,
     /// Flows of other epochs are no longer true.
     epoch: u32,
@@ -81,7 +82,7 @@ impl FlowCache {
             tags: Zeroed::new(sets),
             flows: Zeroed::new(sets * WAYS),
             paths: Paths::default(),
-            seed: [seed ^ 0x9e37_79b9_7f4a_7c15, seed.rotate_left(32) ^ 0xbf58_476d_1ce4_e5b9],
+            seed: Seed::from_random(seed),
             generation: Generation::default(),
             epoch: 1,
             victim: 0,

@@ -31,6 +31,7 @@
 pub mod answer;
 pub mod flow;
 pub mod fragment;
+mod hash;
 pub mod memory;
 pub mod merge;
 pub mod metrics;

@@ -7,6 +7,7 @@ use localvpc_api::LinkId;
 use localvpc_api::trace::Protocol;
 
 use super::{Checksum, Kind, Load, Offload, Packet, Segmentation, TcpFacts};
+use crate::hash::Seed;
 use crate::wire::checksum;
 
 /// What the flow cache needs to know of a packet.
@@ -181,14 +182,10 @@ impl Brief {
 }
 
 impl Key {
-    /// A hash that nobody can aim at without the seed. All bits are good.
+    /// Its hash.
     #[inline]
-    pub fn hash(self, seed: [u64; 2]) -> u64 {
-        let product = u128::from(self.addresses ^ seed[0]) * u128::from(self.rest ^ seed[1]);
-        let folded = product as u64 ^ (product >> 64) as u64;
-        // The low bits of a product see only the low bits of its factors.
-        let product = u128::from(folded) * u128::from(seed[0] | 1);
-        product as u64 ^ (product >> 64) as u64
+    pub(crate) fn hash(self, seed: Seed) -> u64 {
+        seed.hash([self.addresses, self.rest])
     }
 }
 

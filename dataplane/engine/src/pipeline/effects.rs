@@ -15,7 +15,7 @@ use crate::Time;
 use crate::packet::{Kind, Packet};
 use crate::state::State;
 use crate::state::activity::{Activity, Ref};
-use crate::state::conntrack::{Absence, ConnectionKey, NewConnection, NotTracked};
+use crate::state::conntrack::{Absence, ConnectionKey, NewConnection, NotTracked, Tracked};
 use crate::state::leases::{InsideKey, NotLeased, OutsideKey, PortReservation, Translation};
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
@@ -159,9 +159,14 @@ impl<'a> Effects<'a> {
                     dependencies.push(Dependency::NoConnection(*absence));
                     continue;
                 }
-                let fresh = state.connections.find(&new.key, now).is_none();
                 match state.connections.track(new, packet, now) {
-                    Ok(activity) => dependencies.push(Dependency::Connection(activity, new.direction)),
+                    Ok(tracked) => {
+                        let activity = tracked.activity();
+                        dependencies.push(Dependency::Connection(activity, new.direction));
+                        if let Tracked::New(_) = tracked {
+                            made.push(Made::Connection(new.key, activity));
+                        }
+                    }
                     Err(not) => {
                         undo(state, &made);
                         let reason = match not {
@@ -170,9 +175,6 @@ impl<'a> Effects<'a> {
                         };
                         return Err(NotCommitted::Full(reason, Some(*eni)));
                     }
-                }
-                if fresh {
-                    made.push(Made::Connection(new.key));
                 }
             }
         }
@@ -191,7 +193,7 @@ impl<'a> Effects<'a> {
                     let addresses = &gateway.addresses;
                     match state.leases.lease(key, reservation, addresses, idle_timeout_ms, packet, now) {
                         Ok(activity) => {
-                            made.push(Made::Lease(key));
+                            made.push(Made::Lease(activity));
                             if let Kind::Tcp(_) = packet.kind {
                                 gateway.metrics.slot(worker).connection_attempts.add(1);
                             }
@@ -235,15 +237,15 @@ fn pass_nat_gateway(effects: &[Effect<'_>]) -> bool {
 
 /// What this commit has made so far.
 enum Made {
-    Connection(ConnectionKey),
-    Lease(InsideKey),
+    Connection(ConnectionKey, Ref),
+    Lease(Ref),
 }
 
 fn undo(state: &State, made: &[Made]) {
     for made in made {
         match made {
-            Made::Connection(key) => state.connections.forget(key),
-            Made::Lease(key) => state.leases.forget(key),
+            Made::Connection(key, activity) => state.connections.forget(key, *activity),
+            Made::Lease(activity) => state.leases.forget(*activity),
         }
     }
 }

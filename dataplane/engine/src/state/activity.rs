@@ -1,12 +1,12 @@
 //! Keeps, for each live connection or lease, what changes with every packet.
 //!
 //! An [`Activity`] is a cache line of atomics that every packet changes, and one that few do, in a fixed array. Creating and
-//! ending one happens under the lock of the index that refers to it; touching it
-//! takes no lock. A [`Ref`] names one together with its version, so that
+//! ending one happens under the lock of the [index](super::index) that refers to it; touching it, and reading what
+//! it belongs to, takes no lock. A [`Ref`] names one together with its version, so that
 //! whoever kept a reference notices when it has been given to another
 //! connection.
 
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::*};
+use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*, fence};
 use std::sync::{Mutex, PoisonError};
 
 use localvpc_api::report::{ConnectionState, Traffic};
@@ -32,14 +32,32 @@ pub struct Ref {
 /// packet was seen in both directions, and `established` from then on (SG-37).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Timeouts {
-    /// One direction seen, or an incomplete handshake.
+    /// One direction seen, or an incomplete handshake; TCP also while only one FIN was seen.
     pub new: u32,
     /// Both directions.
     pub established: u32,
-    /// TCP: one FIN was seen.
-    pub closing: u32,
-    /// TCP: both FINs or a RST were seen.
-    pub closed: u32,
+}
+
+/// TCP: both FINs or a RST were seen. It is that short for all; what idles out sooner when new does so when closed.
+pub const CLOSED_MS: u32 = 60_000;
+
+/// What names a connection or lease, packed. What it means is up to who keeps it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Label {
+    /// What it is found by, with the lowest eight bits of `more`.
+    pub words: [u64; 2],
+    /// More of it.
+    pub more: u32,
+    /// More of it.
+    pub extra: u32,
+}
+
+impl Label {
+    /// What it is found by.
+    #[inline]
+    pub fn key(&self) -> [u64; 3] {
+        [self.words[0], self.words[1], u64::from(self.more & 0xFF)]
+    }
 }
 
 /// A connection or lease: all that a packet of it changes.
@@ -74,10 +92,14 @@ struct Hot {
 #[derive(Debug, Default, FromZeros)]
 #[repr(C, align(64))]
 struct Cold {
-    /// [`Timeouts`], by state.
-    timeouts: [AtomicU32; 4],
-    /// Packets, by direction: the upper half.
-    packets: [AtomicU32; 2],
+    /// [`Label::words`].
+    words: [AtomicU64; 2],
+    /// [`Label::more`] and [`Label::extra`].
+    more: [AtomicU32; 2],
+    /// [`Timeouts`]: new, established.
+    timeouts: [AtomicU32; 2],
+    /// Packets, by direction: the upper part.
+    packets: [AtomicU16; 2],
     /// How the streams of a TCP connection began.
     beginnings: Beginnings,
 }
@@ -115,7 +137,14 @@ impl Activities {
     }
 
     /// Gives a line out, or `None` if all are in use. It counts `packet` as its first.
-    pub fn start(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) -> Option<Ref> {
+    pub fn start(
+        &self,
+        label: Label,
+        packet: &Packet,
+        direction: Direction,
+        timeouts: Timeouts,
+        now: Time,
+    ) -> Option<Ref> {
         let slot = {
             let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
             match free.returned.pop() {
@@ -128,6 +157,9 @@ impl Activities {
             }
         };
         let line = &self.lines[slot as usize];
+        // Whoever still reads what the line was sees first that it has been taken back.
+        fence(Release);
+        line.cold.set_label(label);
         line.restart(packet, direction, timeouts, now);
         let version = line.hot.version.load(Relaxed).wrapping_add(1);
         line.hot.version.store(version, Release);
@@ -145,16 +177,64 @@ impl Activities {
     pub fn restart(
         &self,
         old: Ref,
+        label: Label,
         packet: &Packet,
         direction: Direction,
         timeouts: Timeouts,
         now: Time,
     ) -> Ref {
         let line = &self.lines[old.slot as usize];
+        line.cold.set_label(label);
         line.restart(packet, direction, timeouts, now);
         let version = old.version.wrapping_add(2);
         line.hot.version.store(version, Release);
         Ref { slot: old.slot, version }
+    }
+
+    /// Who a line belongs to, if it is in use.
+    #[inline]
+    pub fn label(&self, slot: u32) -> Option<(Ref, Label)> {
+        let line = &self.lines[slot as usize];
+        loop {
+            let version = line.hot.version.load(Acquire);
+            if version.is_multiple_of(2) {
+                return None;
+            }
+            let label = line.cold.label();
+            fence(Acquire);
+            if line.hot.version.load(Relaxed) == version {
+                return Some((Ref { slot, version }, label));
+            }
+        }
+    }
+
+    /// The line in use at `slot` if it has this key.
+    #[inline]
+    pub fn with_key(&self, slot: u32, key: [u64; 3]) -> Option<(Ref, Label)> {
+        self.label(slot).filter(|(_, label)| label.key() == key)
+    }
+
+    /// Calls `each` for every line in use among those of a part, of `parts`.
+    pub fn each_of_part(&self, part: usize, parts: usize, mut each: impl FnMut(Ref, Label, &Activity)) {
+        let fresh = self.free.lock().unwrap_or_else(PoisonError::into_inner).fresh;
+        let size = (self.lines.len().div_ceil(parts)) as u32;
+        let start = part as u32 * size;
+        for slot in start..(start + size).min(fresh) {
+            if let Some((reference, label)) = self.label(slot) {
+                each(reference, label, &self.lines[slot as usize]);
+            }
+        }
+    }
+
+    /// Lines in use.
+    pub fn len(&self) -> usize {
+        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
+        free.fresh as usize - free.returned.len()
+    }
+
+    /// Whether there is none.
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
     }
 
     /// The line, if it still is what `reference` meant and has not idled out.
@@ -197,16 +277,11 @@ impl Activity {
         let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
         self.hot.state.store(state, Relaxed);
         stored::store(None, &Connection::new(), &self.hot.streams, &self.cold.beginnings);
-        for (slot, value) in self.cold.timeouts.iter().zip([
-            timeouts.new,
-            timeouts.established,
-            timeouts.closing,
-            timeouts.closed,
-        ]) {
-            slot.store(value, Relaxed);
-        }
-        for counter in self.hot.packets.iter().chain(&self.cold.packets) {
-            counter.store(0, Relaxed);
+        self.cold.timeouts[0].store(timeouts.new, Relaxed);
+        self.cold.timeouts[1].store(timeouts.established, Relaxed);
+        for at in 0..2 {
+            self.hot.packets[at].store(0, Relaxed);
+            self.cold.packets[at].store(0, Relaxed);
         }
         for counter in &self.hot.bytes {
             counter.store(0, Relaxed);
@@ -267,7 +342,13 @@ impl Activity {
 
     /// Sets the timeout that belongs to the state.
     fn settle(&self) {
-        self.hot.timeout.store(self.cold.timeouts[self.state() as usize].load(Relaxed), Relaxed);
+        let [new, established] = [0, 1].map(|at: usize| self.cold.timeouts[at].load(Relaxed));
+        let timeout = match self.state() {
+            ConnectionState::Established => established,
+            ConnectionState::New | ConnectionState::Closing => new,
+            ConnectionState::Closed => new.min(CLOSED_MS),
+        };
+        self.hot.timeout.store(timeout, Relaxed);
     }
 
     /// What is known of a TCP connection.
@@ -316,7 +397,24 @@ impl Activity {
     }
 
     fn packets(&self, at: usize) -> u64 {
-        let half = |counter: &AtomicU32| u64::from(counter.load(Relaxed));
-        half(&self.cold.packets[at]) << 32 | half(&self.hot.packets[at])
+        u64::from(self.cold.packets[at].load(Relaxed)) << 32 | u64::from(self.hot.packets[at].load(Relaxed))
+    }
+}
+
+impl Cold {
+    fn set_label(&self, label: Label) {
+        self.words[0].store(label.words[0], Relaxed);
+        self.words[1].store(label.words[1], Relaxed);
+        self.more[0].store(label.more, Relaxed);
+        self.more[1].store(label.extra, Relaxed);
+    }
+
+    #[inline]
+    fn label(&self) -> Label {
+        Label {
+            words: [self.words[0].load(Relaxed), self.words[1].load(Relaxed)],
+            more: self.more[0].load(Relaxed),
+            extra: self.more[1].load(Relaxed),
+        }
     }
 }

@@ -15,7 +15,6 @@ use hashbrown::HashMap;
 use localvpc_api::EniId;
 
 use super::activity::Ref;
-use super::conntrack::ConnectionKey;
 
 /// The allowances of all ENIs that have ever tracked something.
 #[derive(Debug, Default)]
@@ -52,7 +51,7 @@ pub struct Allowance {
 #[derive(Debug, Default)]
 struct HalfOpen {
     /// Oldest first. Some have become established, or have ended, since they were noted.
-    noted: VecDeque<(ConnectionKey, Ref)>,
+    noted: VecDeque<Ref>,
     /// The length at which those are dropped.
     tidy_at: usize,
 }
@@ -83,7 +82,7 @@ impl Allowance {
         let _ = self.tracked.fetch_update(Relaxed, Relaxed, |tracked| tracked.checked_sub(1));
     }
 
-    /// Notes that the half-open connection `key` gave way.
+    /// Notes that a half-open connection gave way.
     pub fn note_eviction(&self) {
         self.evicted.fetch_add(1, Relaxed);
         self.give_back();
@@ -91,23 +90,23 @@ impl Allowance {
 
     /// Notes a new half-open connection. `is_half_open` tells which of the others still are: it is asked so rarely that
     /// a connection costs two questions on average.
-    pub fn note_half_open(&self, key: ConnectionKey, activity: Ref, is_half_open: impl Fn(Ref) -> bool) {
+    pub fn note_half_open(&self, activity: Ref, is_half_open: impl Fn(Ref) -> bool) {
         let mut half_open = self.lock();
-        half_open.noted.push_back((key, activity));
+        half_open.noted.push_back(activity);
         if half_open.noted.len() >= half_open.tidy_at.max(TIDY_FROM) {
-            half_open.noted.retain(|(_, activity)| is_half_open(*activity));
+            half_open.noted.retain(|activity| is_half_open(*activity));
             half_open.tidy_at = 2 * half_open.noted.len();
         }
     }
 
     /// Takes out the connection that was noted first and may still be half-open.
-    pub fn take_oldest(&self) -> Option<(ConnectionKey, Ref)> {
+    pub fn take_oldest(&self) -> Option<Ref> {
         self.lock().noted.pop_front()
     }
 
     /// Whether any connection is half-open.
     pub fn has_half_open(&self, is_half_open: impl Fn(Ref) -> bool) -> bool {
-        self.lock().noted.iter().any(|(_, activity)| is_half_open(*activity))
+        self.lock().noted.iter().any(|activity| is_half_open(*activity))
     }
 
     fn lock(&self) -> MutexGuard<'_, HalfOpen> {

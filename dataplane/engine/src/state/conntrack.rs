@@ -2,24 +2,21 @@
 //!
 //! AWS tracks at each interface, so the key is the ENI and the connection as the
 //! ENI sees it: its own side is always the source, whoever began. Both directions
-//! have the same key. What a packet changes is in an [`Activity`];
-//! this is the index, in shards with a lock each.
+//! have the same key. What a packet changes is in an [`Activity`], and so is the key;
+//! an [`Index`] finds it.
 
-use std::hash::BuildHasher;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
-use hashbrown::hash_map::Entry;
 use localvpc_api::EniId;
 use localvpc_api::report::{ConnectionState, Initiator};
 use localvpc_api::tables::TrackingTimeouts;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
-use super::activity::{Activities, Activity, Ref, Timeouts};
+use super::activity::{Activities, Activity, Label, Ref, Timeouts};
 use super::allowance::{Allowance, Allowances};
+use super::index::Index;
 use crate::Time;
+use crate::hash::Seed;
 use crate::packet::Packet;
 
 /// A connection at an ENI.
@@ -74,34 +71,33 @@ pub struct Absence {
 /// All tracked connections.
 #[derive(Debug)]
 pub struct Connections {
-    shards: Box<[Mutex<Shard>]>,
+    index: Index,
+    seed: Seed,
     /// Connections made so far, by hash of their keys: what an [`Absence`] is compared with.
     made: Box<[AtomicU32]>,
-    hasher: RandomState,
     /// Shared with the flow caches' references.
     pub activities: Activities,
     /// What each ENI uses of its allowance.
     pub allowances: Allowances,
 }
 
-type Shard = HashMap<ConnectionKey, Tracked, RandomState>;
-
-#[derive(Clone, Copy, Debug)]
-struct Tracked {
-    activity: Ref,
-    initiator: Initiator,
+/// What [`Connections::track`] has done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Tracked {
+    /// There was no live connection; now there is.
+    New(Ref),
+    /// There was one, and it counts the packet, or has begun anew.
+    Known(Ref),
 }
 
-/// Enough that two workers rarely wait for each other, and that sweeping one shard is short.
-const SHARDS: usize = 256;
+/// So many that ending what has idled out in one is short.
+const PARTS: usize = 256;
 
 /// So many that an absence is rarely doubted because of another connection: each doubt costs a walk.
 const ABSENCES: usize = 4096;
 
-/// SG-38: AWS does not publish these; they are close to Linux's.
-const TCP_NEW_MS: u32 = 120_000;
-const TCP_CLOSING_MS: u32 = 120_000;
-const TCP_CLOSED_MS: u32 = 60_000;
+/// SG-38: AWS does not publish it; it is close to Linux's. It is that of half-open and half-closed connections.
+const TCP_TRANSITORY_MS: u32 = 120_000;
 const ICMP_MS: u32 = 30_000;
 /// SG-30.
 const OTHER_MS: u32 = 600_000;
@@ -110,9 +106,9 @@ impl Connections {
     /// Room for `capacity` connections.
     pub fn new(capacity: u32) -> Self {
         Self {
-            shards: (0..SHARDS).map(|_| Mutex::default()).collect(),
+            index: Index::new(capacity),
+            seed: Seed::default(),
             made: (0..ABSENCES).map(|_| AtomicU32::default()).collect(),
-            hasher: RandomState::default(),
             activities: Activities::new(capacity),
             allowances: Allowances::default(),
         }
@@ -120,14 +116,16 @@ impl Connections {
 
     /// The live connection with this key.
     pub fn find(&self, key: &ConnectionKey, now: Time) -> Option<(Ref, &Activity)> {
-        let tracked = *self.shard(key).get(key)?;
-        Some((tracked.activity, self.activities.live(tracked.activity, now)?))
+        let key = packed(key)?.key();
+        let (activity, _) = self.index.find(self.hash(key), |slot| self.activities.with_key(slot, key))?;
+        Some((activity, self.activities.live(activity, now)?))
     }
 
     /// What to compare later, to know that a connection that is not found now is still absent. To be taken before
     /// [`find`](Self::find).
     pub fn absence(&self, key: &ConnectionKey) -> Absence {
-        let counter = self.counter(key);
+        // Of what is never tracked, the absence is sure.
+        let counter = packed(key).map_or(0, |label| counter(self.hash(label.key())));
         Absence { counter: counter as u32, made: self.made[counter].load(Ordering::Acquire) }
     }
 
@@ -142,12 +140,15 @@ impl Connections {
     ///
     /// # Errors
     /// [`NotTracked`].
-    pub fn track(&self, new: &NewConnection, packet: &Packet, now: Time) -> Result<Ref, NotTracked> {
+    pub fn track(&self, new: &NewConnection, packet: &Packet, now: Time) -> Result<Tracked, NotTracked> {
+        // Nothing else is carried yet.
+        let label = packed(&new.key).ok_or(NotTracked::Full)?;
+        let label = Label { more: label.more | (new.direction as u32) << 8, ..label };
         let allowance = self.allowances.of(new.key.eni);
         loop {
-            // Its shard is locked within only: the connection that gives way is in another one.
-            match self.track_if_room(new, &allowance, packet, now) {
-                Ok(activity) => return Ok(activity),
+            // Its key is locked within only: the connection that gives way has another one.
+            match self.track_if_room(new, label, &allowance, packet, now) {
+                Ok(tracked) => return Ok(tracked),
                 Err(not) if !self.evict(&allowance) => return Err(not),
                 Err(_) => {}
             }
@@ -165,56 +166,51 @@ impl Connections {
     fn track_if_room(
         &self,
         new: &NewConnection,
+        label: Label,
         allowance: &Allowance,
         packet: &Packet,
         now: Time,
-    ) -> Result<Ref, NotTracked> {
+    ) -> Result<Tracked, NotTracked> {
         let timeouts = timeouts(new.key.outbound.protocol, &new.tracking);
-        let initiator = match new.direction {
-            Direction::Outbound => Initiator::Local,
-            Direction::Inbound => Initiator::Remote,
-        };
-        let activity = match self.shard(&new.key).entry(new.key) {
-            Entry::Occupied(mut entry) => {
-                let activity = self.activities.line(entry.get().activity);
-                if activity.expired(now) || super::reopens(packet, activity) {
-                    let old = entry.get().activity;
-                    let activity = self.activities.restart(old, packet, new.direction, timeouts, now);
-                    entry.insert(Tracked { activity, initiator });
-                    self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
-                    activity
-                } else {
+        let hash = self.hash(label.key());
+        let lock = self.index.lock(hash);
+        let tracked = match self.index.find(hash, |slot| self.activities.with_key(slot, label.key())) {
+            Some((known, _)) => {
+                let activity = self.activities.line(known);
+                let expired = activity.expired(now);
+                if !expired && !super::reopens(packet, activity) {
                     activity.see(packet, new.direction, now);
-                    return Ok(entry.get().activity);
+                    return Ok(Tracked::Known(known));
                 }
+                let activity = self.activities.restart(known, label, packet, new.direction, timeouts, now);
+                if expired { Tracked::New(activity) } else { Tracked::Known(activity) }
             }
-            Entry::Vacant(entry) => {
+            None => {
                 if !allowance.take(new.max_connections) {
                     return Err(NotTracked::Allowance);
                 }
-                let Some(activity) = self.activities.start(packet, new.direction, timeouts, now) else {
+                let Some(activity) = self.activities.start(label, packet, new.direction, timeouts, now)
+                else {
                     allowance.give_back();
                     return Err(NotTracked::Full);
                 };
-                entry.insert(Tracked { activity, initiator });
-                self.made[self.counter(&new.key)].fetch_add(1, Ordering::Release);
-                activity
+                self.index.insert(hash, activity.slot);
+                Tracked::New(activity)
             }
         };
+        self.made[counter(hash)].fetch_add(1, Ordering::Release);
+        drop(lock);
         if new.key.outbound.protocol == Protocol::TCP {
-            allowance.note_half_open(new.key, activity, |activity| self.is_half_open(activity, now));
+            allowance.note_half_open(tracked.activity(), |activity| self.is_half_open(activity, now));
         }
-        Ok(activity)
+        Ok(tracked)
     }
 
     /// Ends the oldest half-open connection of an ENI. `false` if it has none.
     fn evict(&self, allowance: &Allowance) -> bool {
-        while let Some((key, activity)) = allowance.take_oldest() {
-            let mut shard = self.shard(&key);
-            let same = shard.get(&key).is_some_and(|tracked| tracked.activity == activity);
-            if same && self.activities.line(activity).state() == ConnectionState::New {
-                shard.remove(&key);
-                self.activities.end(activity);
+        while let Some(activity) = allowance.take_oldest() {
+            let half_open = |line: &Activity| line.state() == ConnectionState::New;
+            if self.end_if(activity, half_open) {
                 allowance.note_eviction();
                 return true;
             }
@@ -227,45 +223,47 @@ impl Connections {
     }
 
     /// Takes back what [`track`](Self::track) made, when the rest of the walk's outcome could not be kept.
-    pub fn forget(&self, key: &ConnectionKey) {
-        if let Some(tracked) = self.shard(key).remove(key) {
-            self.end(key.eni, tracked);
+    pub fn forget(&self, key: &ConnectionKey, activity: Ref) {
+        if self.end_if(activity, |_| true) {
+            self.give_back(key.eni);
         }
     }
 
-    /// Ends what has idled out, and what `gone` says has no ENI any more, in one shard.
-    pub fn sweep(&self, shard: usize, now: Time, gone: impl Fn(EniId) -> bool) -> usize {
+    /// Ends what has idled out, and what `gone` says has no ENI any more, in one part.
+    pub fn sweep(&self, part: usize, now: Time, gone: impl Fn(EniId) -> bool) -> usize {
         let mut ended = 0;
-        self.lock(shard % SHARDS).retain(|key, tracked| {
-            let keep = !self.activities.line(tracked.activity).expired(now) && !gone(key.eni);
-            if !keep {
-                self.end(key.eni, *tracked);
+        self.activities.each_of_part(part % PARTS, PARTS, |activity, label, line| {
+            let eni = unpacked(&label).eni;
+            let gone = gone(eni);
+            if (gone || line.expired(now)) && self.end_if(activity, |line| gone || line.expired(now)) {
+                self.give_back(eni);
                 ended += 1;
             }
-            keep
         });
         ended
     }
 
-    /// Number of shards that [`sweep`](Self::sweep) takes.
-    pub const fn shards(&self) -> usize {
-        SHARDS
+    /// Number of parts that [`sweep`](Self::sweep) takes.
+    pub const fn parts(&self) -> usize {
+        PARTS
     }
 
-    /// Calls `each` for every live connection, one shard at a time.
+    /// Calls `each` for every live connection.
     pub fn for_each(&self, now: Time, mut each: impl FnMut(&ConnectionKey, Initiator, &Activity)) {
-        for shard in 0..SHARDS {
-            for (key, tracked) in self.lock(shard).iter() {
-                if let Some(activity) = self.activities.live(tracked.activity, now) {
-                    each(key, tracked.initiator, activity);
-                }
+        self.activities.each_of_part(0, 1, |_, label, line| {
+            if !line.expired(now) {
+                let initiator = match label.more >> 8 {
+                    INBOUND => Initiator::Remote,
+                    _ => Initiator::Local,
+                };
+                each(&unpacked(&label), initiator, line);
             }
-        }
+        });
     }
 
     /// Connections in the index.
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|shard| self.lock(shard).len()).sum()
+        self.activities.len()
     }
 
     /// Whether there is none.
@@ -273,36 +271,70 @@ impl Connections {
         self.len() == 0
     }
 
-    fn end(&self, eni: EniId, tracked: Tracked) {
-        self.activities.end(tracked.activity);
+    /// Ends a connection, unless that was done meanwhile or `when` no longer holds.
+    fn end_if(&self, activity: Ref, when: impl Fn(&Activity) -> bool) -> bool {
+        let Some((_, label)) = self.activities.label(activity.slot).filter(|(now, _)| *now == activity)
+        else {
+            return false;
+        };
+        let hash = self.hash(label.key());
+        let _lock = self.index.lock(hash);
+        let ends = self.activities.same(activity).is_some_and(when);
+        if ends {
+            self.index.remove(hash, activity.slot);
+            self.activities.end(activity);
+        }
+        ends
+    }
+
+    fn give_back(&self, eni: EniId) {
         if let Some(allowance) = self.allowances.known(eni) {
             allowance.give_back();
         }
     }
 
-    fn counter(&self, key: &ConnectionKey) -> usize {
-        (self.hasher.hash_one(key) >> 32) as usize % ABSENCES
-    }
-
-    fn shard(&self, key: &ConnectionKey) -> MutexGuard<'_, Shard> {
-        self.lock(self.hasher.hash_one(key) as usize % SHARDS)
-    }
-
-    fn lock(&self, shard: usize) -> MutexGuard<'_, Shard> {
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
+    fn hash(&self, [addresses, ports, protocol]: [u64; 3]) -> u64 {
+        self.seed.hash([addresses, ports ^ protocol << 56])
     }
 }
 
+impl Tracked {
+    /// The connection.
+    pub fn activity(self) -> Ref {
+        match self {
+            Self::New(activity) | Self::Known(activity) => activity,
+        }
+    }
+}
+
+fn counter(hash: u64) -> usize {
+    (hash >> 20) as usize % ABSENCES
+}
+
+const INBOUND: u32 = Direction::Inbound as u32;
+
+/// Addresses; ports and ENI; protocol, and above it the direction of the first packet. `None` if it is not IPv4: no such packet is carried.
+fn packed(key: &ConnectionKey) -> Option<Label> {
+    let Tuple { source, destination, source_port, destination_port, protocol } = key.outbound;
+    let words =
+        [super::addresses(source, destination)?, super::ports(source_port, destination_port, key.eni.0)];
+    Some(Label { words, more: protocol.0.into(), extra: 0 })
+}
+
+fn unpacked(label: &Label) -> ConnectionKey {
+    let (outbound, eni) = super::tuple(label);
+    ConnectionKey { eni: EniId(eni), outbound }
+}
+
 fn timeouts(protocol: Protocol, tracking: &TrackingTimeouts) -> Timeouts {
-    let all = |ms| Timeouts { new: ms, established: ms, closing: ms, closed: ms };
+    let all = |ms| Timeouts { new: ms, established: ms };
     match protocol {
-        Protocol::TCP => Timeouts {
-            new: TCP_NEW_MS,
-            established: saturate(tracking.tcp_established_ms),
-            closing: TCP_CLOSING_MS,
-            closed: TCP_CLOSED_MS,
-        },
-        Protocol::UDP => Timeouts { new: saturate(tracking.udp_ms), ..all(saturate(tracking.udp_stream_ms)) },
+        Protocol::TCP => {
+            Timeouts { new: TCP_TRANSITORY_MS, established: saturate(tracking.tcp_established_ms) }
+        }
+        Protocol::UDP => {
+            Timeouts { new: saturate(tracking.udp_ms), established: saturate(tracking.udp_stream_ms) }
+        }
         Protocol::ICMP | Protocol::ICMPV6 => all(ICMP_MS),
         _ => all(OTHER_MS),
     }

@@ -1,23 +1,21 @@
 //! Remembers which source port a NAT gateway has given to which connection.
 //!
 //! A lease is found two ways: by what comes from inside, and by what comes back.
-//! The two indexes refer to one [`Activity`]. A port is reserved
+//! Two indexes find the one [`Activity`] that holds both keys. A port is reserved
 //! ([`PortReservation`]) before the walk goes on and becomes a lease only when the
 //! whole walk says yes; dropped before that, it is free again.
 
-use std::hash::{BuildHasher, Hash};
-use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::net::{IpAddr, Ipv4Addr};
 
-use foldhash::fast::RandomState;
-use hashbrown::HashMap;
 use localvpc_api::NatGatewayId;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
-use super::activity::{Activities, Activity, Ref, Timeouts};
+use super::activity::{Activities, Activity, Label, Ref, Timeouts};
 use super::conntrack::saturate;
+use super::index::Index;
 use super::nat_ports::{Destination, NatPorts};
 use crate::Time;
+use crate::hash::Seed;
 use crate::packet::Packet;
 
 /// A connection as it comes from inside.
@@ -84,8 +82,9 @@ impl Drop for PortReservation<'_> {
 /// All NAT leases.
 #[derive(Debug)]
 pub struct Leases {
-    inside: Sharded<InsideKey, (Ref, OutsideKey)>,
-    outside: Sharded<OutsideKey, (Ref, InsideKey)>,
+    inside: Index,
+    outside: Index,
+    seed: Seed,
     /// Ports in use.
     pub ports: NatPorts,
     /// Shared with the flow caches' references.
@@ -101,19 +100,20 @@ pub enum NotLeased {
     Full,
 }
 
-const SHARDS: usize = 256;
+/// So many that ending what has idled out in one is short.
+const PARTS: usize = 256;
 
 /// NATGW-25: not published. Opening and closing connections are held for RFC 5382's transitory minutes at most; a closed
 /// tuple is not reused for a minute (NATGW-14).
 const TCP_TRANSITORY_MS: u32 = 240_000;
-const TCP_CLOSED_MS: u32 = 60_000;
 
 impl Leases {
     /// Room for `capacity` leases.
     pub fn new(capacity: u32) -> Self {
         Self {
-            inside: Sharded::default(),
-            outside: Sharded::default(),
+            inside: Index::new(capacity),
+            outside: Index::new(capacity),
+            seed: Seed::default(),
             ports: NatPorts::default(),
             activities: Activities::new(capacity),
         }
@@ -121,15 +121,19 @@ impl Leases {
 
     /// The live lease of a connection from inside.
     pub fn from_inside(&self, key: &InsideKey, now: Time) -> Option<(Ref, Translation, &Activity)> {
-        let (activity, outside) = *self.inside.lock(key).get(key)?;
-        let translation = Translation { address: outside.destination.address, port: outside.port };
-        Some((activity, translation, self.activities.live(activity, now)?))
+        let key = inside_key(key)?;
+        let (activity, label) =
+            self.inside.find(self.hash(key), |slot| self.activities.with_key(slot, key))?;
+        Some((activity, translation(&label), self.activities.live(activity, now)?))
     }
 
     /// The live lease that a reply belongs to.
     pub fn from_outside(&self, key: &OutsideKey, now: Time) -> Option<(Ref, Tuple, &Activity)> {
-        let (activity, inside) = *self.outside.lock(key).get(key)?;
-        Some((activity, inside.tuple, self.activities.live(activity, now)?))
+        let key = outside_key(key)?;
+        let (activity, label) = self.outside.find(self.hash(key), |slot| {
+            self.activities.label(slot).filter(|(_, label)| outside_key_of(label) == key)
+        })?;
+        Some((activity, unpacked(&label).tuple, self.activities.live(activity, now)?))
     }
 
     /// Turns a reservation into a lease that begins with `packet`. `addresses` are those that the gateway has: a lease of
@@ -150,85 +154,73 @@ impl Leases {
         let timeouts = Timeouts {
             new: if key.tuple.protocol == Protocol::TCP { idle.min(TCP_TRANSITORY_MS) } else { idle },
             established: idle,
-            closing: idle.min(TCP_TRANSITORY_MS),
-            closed: idle.min(TCP_CLOSED_MS),
         };
-        let mut inside = self.inside.lock(&key);
-        if let Some((old, outside)) = inside.get(&key).copied() {
+        // Nothing else is carried yet.
+        let label = packed(&key, &reservation.key()).ok_or(NotLeased::Full)?;
+        let hash = self.hash(label.key());
+        let _lock = self.inside.lock(hash);
+        if let Some((old, known)) = self.inside.find(hash, |slot| self.activities.with_key(slot, label.key()))
+        {
             let activity = self.activities.line(old);
-            let usable = addresses.contains(&outside.destination.address);
+            let usable = addresses.contains(&translation(&known).address);
             if usable && !activity.expired(now) && !super::reopens(packet, activity) {
                 return Err(NotLeased::Raced);
             }
-            inside.remove(&key);
-            self.release(old, outside);
+            self.end(old, &known);
         }
-        let outside = reservation.key();
-        let activity =
-            self.activities.start(packet, Direction::Outbound, timeouts, now).ok_or(NotLeased::Full)?;
+        let activity = self
+            .activities
+            .start(label, packet, Direction::Outbound, timeouts, now)
+            .ok_or(NotLeased::Full)?;
         reservation.kept = true;
-        inside.insert(key, (activity, outside));
-        self.outside.lock(&outside).insert(outside, (activity, key));
+        self.inside.insert(hash, activity.slot);
+        // The port is reserved, so nobody else has the same key.
+        self.outside.insert(self.hash(outside_key_of(&label)), activity.slot);
         Ok(activity)
     }
 
     /// Takes back what [`lease`](Self::lease) made, when the rest of the walk's outcome could not be kept.
-    pub fn forget(&self, key: &InsideKey) {
-        let mut inside = self.inside.lock(key);
-        if let Some((activity, outside)) = inside.remove(key) {
-            self.release(activity, outside);
-        }
+    pub fn forget(&self, activity: Ref) {
+        self.end_if(activity, |_| true);
     }
 
-    /// Ends what has idled out, and what `gone` says has no gateway or no address there any more, in one shard; calls
+    /// Ends what has idled out, and what `gone` says has no gateway or no address there any more, in one part; calls
     /// `idled` for each of the former.
     pub fn sweep(
         &self,
-        shard: usize,
+        part: usize,
         now: Time,
         gone: impl Fn(NatGatewayId, IpAddr) -> bool,
         mut idled: impl FnMut(NatGatewayId),
     ) -> usize {
         let mut ended = 0;
-        self.inside.shard(shard % SHARDS).retain(|key, (activity, outside)| {
-            let line = self.activities.line(*activity);
+        self.activities.each_of_part(part % PARTS, PARTS, |activity, label, line| {
+            let nat_gateway = unpacked(&label).nat_gateway;
+            let gone = gone(nat_gateway, translation(&label).address);
             let expired = line.expired(now);
-            if expired && line.state() != localvpc_api::report::ConnectionState::Closed {
-                idled(key.nat_gateway);
-            }
-            let keep = !expired && !gone(key.nat_gateway, outside.destination.address);
-            if !keep {
-                self.release(*activity, *outside);
+            let closed = line.state() == localvpc_api::report::ConnectionState::Closed;
+            if (gone || expired) && self.end_if(activity, |line| gone || line.expired(now)) {
+                if expired && !closed {
+                    idled(nat_gateway);
+                }
                 ended += 1;
             }
-            keep
         });
         ended
     }
 
-    /// Number of shards that [`sweep`](Self::sweep) takes.
-    pub const fn shards(&self) -> usize {
-        SHARDS
-    }
-
-    /// Calls `each` for every live lease, one shard at a time.
+    /// Calls `each` for every live lease.
     pub fn for_each(&self, now: Time, mut each: impl FnMut(&InsideKey, Translation, &Activity)) {
-        for shard in 0..SHARDS {
-            for (key, (activity, outside)) in self.inside.shard(shard).iter() {
-                if let Some(activity) = self.activities.live(*activity, now) {
-                    each(
-                        key,
-                        Translation { address: outside.destination.address, port: outside.port },
-                        activity,
-                    );
-                }
+        self.activities.each_of_part(0, 1, |_, label, line| {
+            if !line.expired(now) {
+                each(&unpacked(&label), translation(&label), line);
             }
-        }
+        });
     }
 
     /// Leases in the index.
     pub fn len(&self) -> usize {
-        (0..SHARDS).map(|shard| self.inside.shard(shard).len()).sum()
+        self.activities.len()
     }
 
     /// Whether there is none.
@@ -236,36 +228,75 @@ impl Leases {
         self.len() == 0
     }
 
-    /// Lock order: an inside shard may be held, the outside shard is taken here.
-    fn release(&self, activity: Ref, outside: OutsideKey) {
-        self.outside.lock(&outside).remove(&outside);
-        self.ports.release(&outside.destination, outside.port);
-        self.activities.end(activity);
-    }
-}
-
-/// A map in shards with a lock each.
-#[derive(Debug)]
-struct Sharded<K, V> {
-    shards: Box<[Mutex<HashMap<K, V, RandomState>>]>,
-    hasher: RandomState,
-}
-
-impl<K, V> Default for Sharded<K, V> {
-    fn default() -> Self {
-        Self {
-            shards: (0..SHARDS).map(|_| Mutex::new(HashMap::default())).collect(),
-            hasher: RandomState::default(),
+    /// Ends a lease, unless that was done meanwhile or `when` no longer holds.
+    fn end_if(&self, activity: Ref, when: impl Fn(&Activity) -> bool) -> bool {
+        let Some((_, label)) = self.activities.label(activity.slot).filter(|(now, _)| *now == activity)
+        else {
+            return false;
+        };
+        let _lock = self.inside.lock(self.hash(label.key()));
+        let ends = self.activities.same(activity).is_some_and(when);
+        if ends {
+            self.end(activity, &label);
         }
+        ends
+    }
+
+    /// The caller holds the lock of its inside key. The port is free last: so nobody finds two leases by it.
+    fn end(&self, activity: Ref, label: &Label) {
+        self.inside.remove(self.hash(label.key()), activity.slot);
+        self.outside.remove(self.hash(outside_key_of(label)), activity.slot);
+        self.activities.end(activity);
+        let Translation { address, port } = translation(label);
+        let InsideKey { nat_gateway, tuple } = unpacked(label);
+        let destination = Destination {
+            nat_gateway,
+            address,
+            remote: tuple.destination,
+            remote_port: tuple.destination_port,
+            protocol: tuple.protocol,
+        };
+        self.ports.release(&destination, port);
+    }
+
+    fn hash(&self, [addresses, ports, rest]: [u64; 3]) -> u64 {
+        self.seed.hash([addresses ^ rest.rotate_left(32), ports ^ rest << 56])
     }
 }
 
-impl<K: Hash + Eq, V> Sharded<K, V> {
-    fn lock(&self, key: &K) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
-        self.shard(self.hasher.hash_one(key) as usize % SHARDS)
-    }
+/// The inside connection's addresses; its ports and the gateway; protocol and leased port; the gateway's address.
+fn packed(inside: &InsideKey, outside: &OutsideKey) -> Option<Label> {
+    let [addresses, ports, protocol] = inside_key(inside)?;
+    let IpAddr::V4(address) = outside.destination.address else { return None };
+    let more = protocol as u32 | u32::from(outside.port) << 16;
+    Some(Label { words: [addresses, ports], more, extra: address.into() })
+}
 
-    fn shard(&self, shard: usize) -> MutexGuard<'_, HashMap<K, V, RandomState>> {
-        self.shards[shard].lock().unwrap_or_else(PoisonError::into_inner)
-    }
+fn unpacked(label: &Label) -> InsideKey {
+    let (tuple, nat_gateway) = super::tuple(label);
+    InsideKey { nat_gateway: NatGatewayId(nat_gateway), tuple }
+}
+
+fn translation(label: &Label) -> Translation {
+    Translation { address: Ipv4Addr::from(label.extra).into(), port: (label.more >> 16) as u16 }
+}
+
+/// `None` if it is not IPv4: no such packet is carried.
+fn inside_key(key: &InsideKey) -> Option<[u64; 3]> {
+    let Tuple { source, destination, source_port, destination_port, protocol } = key.tuple;
+    let ports = super::ports(source_port, destination_port, key.nat_gateway.0);
+    Some([super::addresses(source, destination)?, ports, protocol.0.into()])
+}
+
+fn outside_key(key: &OutsideKey) -> Option<[u64; 3]> {
+    let Destination { nat_gateway, address, remote, remote_port, protocol } = key.destination;
+    let ports = super::ports(key.port, remote_port, nat_gateway.0);
+    Some([super::addresses(address, remote)?, ports, protocol.0.into()])
+}
+
+/// The [`outside_key`] of a lease.
+fn outside_key_of(label: &Label) -> [u64; 3] {
+    let [addresses, ports] = label.words;
+    let outer = u64::from(label.extra) << 32 | addresses & 0xFFFF_FFFF;
+    [outer, u64::from(label.more >> 16) << 48 | ports & !(0xFFFF << 48), u64::from(label.more & 0xFF)]
 }

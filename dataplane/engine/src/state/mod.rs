@@ -6,12 +6,16 @@ pub mod activity;
 pub mod allowance;
 pub mod conntrack;
 pub mod fragments;
+pub mod index;
 pub mod leases;
 pub mod nat_ports;
 pub mod tcp;
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use localvpc_api::DiscardReason;
 use localvpc_api::report::ConnectionState;
+use localvpc_api::trace::{Protocol, Tuple};
 
 use crate::Time;
 use crate::metrics::{HOUSEKEEPER, Metrics};
@@ -60,7 +64,7 @@ impl State {
     /// Ends what has idled out in one part of the state, numbered from 0 and taken modulo [`parts`](Self::parts);
     /// returns how much ended.
     ///
-    /// Each call holds one lock at a time, shortly: call it for one part after the other, for all of them every second or so,
+    /// Each call holds a lock only while one connection ends: call it for one part after the other, for all of them every second or so,
     /// from one thread at a time: it counts in the slot of the [`HOUSEKEEPER`].
     pub fn expire(&self, tables: &Tables, part: usize, now: Time) -> usize {
         if part.is_multiple_of(self.parts()) {
@@ -92,7 +96,7 @@ impl State {
 
     /// Number of parts that [`expire`](Self::expire) takes.
     pub const fn parts(&self) -> usize {
-        self.connections.shards()
+        self.connections.parts()
     }
 }
 
@@ -100,4 +104,29 @@ impl State {
 pub fn reopens(packet: &Packet, activity: &activity::Activity) -> bool {
     matches!(&packet.kind, Kind::Tcp(facts) if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN)
         && activity.state() == ConnectionState::Closed
+}
+
+/// Two IPv4 addresses in a word.
+fn addresses(source: IpAddr, destination: IpAddr) -> Option<u64> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { return None };
+    Some(u64::from(u32::from(source)) << 32 | u64::from(u32::from(destination)))
+}
+
+/// Two ports and an id in a word.
+fn ports(source: u16, destination: u16, id: u32) -> u64 {
+    u64::from(source) << 48 | u64::from(destination) << 32 | u64::from(id)
+}
+
+/// What [`addresses`] and [`ports`] have made a label of, with the protocol.
+fn tuple(label: &activity::Label) -> (Tuple, u32) {
+    let [addresses, ports] = label.words;
+    let address = |word: u64| Ipv4Addr::from(word as u32).into();
+    let tuple = Tuple {
+        source: address(addresses >> 32),
+        destination: address(addresses),
+        source_port: (ports >> 48) as u16,
+        destination_port: (ports >> 32) as u16,
+        protocol: Protocol(label.more as u8),
+    };
+    (tuple, ports as u32)
 }

@@ -1,0 +1,248 @@
+//! Finds a record by the hash of its key: buckets of one cache line, of fixed number, that readers search without a lock.
+//!
+//! An entry is the position of a record and eight bits of hash. Whoever searches compares keys in the record itself, which
+//! may be taken back at that very moment: a [`Ref`](super::activity::Ref)'s version tells. Writers of one key exclude each other by its
+//! [lock](Index::lock); an entry never moves, so a reader never misses one that stays.
+//!
+//! An entry that finds its home bucket full goes into the next that has room, and those that it has passed count it, so that a search goes on
+//! behind them. Twelve bytes hold two entries and a half: at most two thirds of the places are ever used.
+
+use std::sync::atomic::{AtomicU32, Ordering::*};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use zerocopy::FromZeros;
+
+use crate::memory::{Zeroed, prefetch};
+
+/// Places of records, by hash.
+#[derive(Debug)]
+pub struct Index {
+    buckets: Zeroed<Bucket>,
+    locks: Box<[Mutex<()>]>,
+}
+
+#[derive(Debug, FromZeros)]
+#[repr(C, align(64))]
+struct Bucket {
+    /// The lowest bits of the hash above the position of the record and one; 0 is free.
+    entries: [AtomicU32; ENTRIES],
+    /// Entries that found this one full, and lie behind it.
+    passed: AtomicU32,
+}
+
+const ENTRIES: usize = 15;
+
+/// Of 15: so few find their home full that nearly every search reads one line.
+const FILLED: usize = 10;
+
+const POSITION: u32 = (1 << 24) - 1;
+
+/// Enough that two workers rarely wait for each other.
+const LOCKS: usize = 1024;
+
+impl Index {
+    /// The most records that it can tell apart.
+    pub const MAX: u32 = POSITION;
+
+    /// Room for `capacity` records, of which the first is number 0.
+    ///
+    /// # Panics
+    /// If they are more than [`MAX`](Self::MAX), or there is not that much memory.
+    pub fn new(capacity: u32) -> Self {
+        assert!(capacity <= Self::MAX, "at most {} records", Self::MAX);
+        let buckets = (capacity as usize).div_ceil(FILLED).max(1);
+        Self { buckets: Zeroed::new(buckets), locks: (0..LOCKS).map(|_| Mutex::default()).collect() }
+    }
+
+    /// Excludes other writers of keys with this hash, and some others.
+    pub fn lock(&self, hash: u64) -> MutexGuard<'_, ()> {
+        // What is protected is in the buckets, which a panic leaves whole.
+        self.locks[(hash >> 8) as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Has the processor fetch where [`find`](Self::find) begins.
+    #[inline]
+    pub fn prefetch(&self, hash: u64) {
+        prefetch(&self.buckets[self.home(hash)]);
+    }
+
+    /// The first result that `look` has about a record that may have the hash.
+    #[inline]
+    pub fn find<T>(&self, hash: u64, look: impl Fn(u32) -> Option<T>) -> Option<T> {
+        for bucket in self.from_home(hash) {
+            for entry in &bucket.entries {
+                let entry = entry.load(Acquire);
+                if entry >> 24 == tag(hash)
+                    && let Some(position) = (entry & POSITION).checked_sub(1)
+                    && let Some(found) = look(position)
+                {
+                    return Some(found);
+                }
+            }
+            if bucket.passed.load(Acquire) == 0 {
+                return None;
+            }
+        }
+        None
+    }
+
+    /// Adds a record; the caller holds the [lock](Self::lock) of its hash.
+    ///
+    /// # Panics
+    /// If there are more records than there is room for.
+    pub fn insert(&self, hash: u64, position: u32) {
+        let new = tag(hash) << 24 | (position + 1);
+        for bucket in self.from_home(hash) {
+            // Others may use the bucket, for keys with another lock.
+            let free = |entry: &&AtomicU32| entry.compare_exchange(0, new, Release, Relaxed).is_ok();
+            let mut free_ones = bucket.entries.iter().filter(|entry| entry.load(Relaxed) == 0);
+            if free_ones.find(free).is_some() {
+                return;
+            }
+            bucket.passed.fetch_add(1, Release);
+        }
+        unreachable!("there are more places than records");
+    }
+
+    /// Removes a record; the caller holds the [lock](Self::lock) of its hash. Does nothing if it is not there.
+    pub fn remove(&self, hash: u64, position: u32) {
+        let old = tag(hash) << 24 | (position + 1);
+        for (distance, bucket) in self.from_home(hash).enumerate() {
+            if let Some(entry) = bucket.entries.iter().find(|entry| entry.load(Relaxed) == old) {
+                entry.store(0, Release);
+                for passed in self.from_home(hash).take(distance) {
+                    passed.passed.fetch_sub(1, Release);
+                }
+                return;
+            }
+            if bucket.passed.load(Relaxed) == 0 {
+                return;
+            }
+        }
+    }
+
+    fn from_home(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
+        let (before, behind) = self.buckets.split_at(self.home(hash));
+        behind.iter().chain(before)
+    }
+
+    #[inline]
+    fn home(&self, hash: u64) -> usize {
+        ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
+    }
+}
+
+#[inline]
+fn tag(hash: u64) -> u32 {
+    hash as u32 & 0xFF
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::hash::Seed;
+
+    fn hash(key: u32) -> u64 {
+        Seed::from_random(1).hash([u64::from(key), 5])
+    }
+
+    fn find(index: &Index, hash: u64, wanted: u32) -> bool {
+        index.find(hash, |position| (position == wanted).then_some(())).is_some()
+    }
+
+    #[test]
+    fn is_one_line_per_bucket_and_six_bytes_per_record() {
+        assert_eq!((size_of::<Bucket>(), Index::new(1000).buckets.len()), (64, 100));
+    }
+
+    #[test]
+    fn holds_as_many_as_it_has_room_for_even_of_one_hash() {
+        let index = Index::new(40);
+        (0..40).for_each(|position| index.insert(u64::MAX, position));
+        assert!((0..40).all(|position| find(&index, u64::MAX, position)));
+        for position in (0..40).rev() {
+            index.remove(u64::MAX, position);
+            assert!(
+                !find(&index, u64::MAX, position) && (0..position).all(|other| find(&index, u64::MAX, other))
+            );
+        }
+        assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
+        index.remove(u64::MAX, 3);
+        assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0), "it was not there");
+    }
+
+    proptest! {
+        #[test]
+        fn equals_a_map(steps in prop::collection::vec((0..60_u32, 0..6_u64, any::<bool>()), 0..400)) {
+            let index = Index::new(60);
+            let mut model: HashMap<u32, u64> = HashMap::new();
+            for (position, hash, insert) in steps {
+                // Few homes, few tags.
+                let hash = hash << 62 | hash & 1;
+                match (model.get(&position).copied(), insert) {
+                    (None, true) => {
+                        index.insert(hash, position);
+                        model.insert(position, hash);
+                    }
+                    (Some(hash), false) => {
+                        index.remove(hash, position);
+                        model.remove(&position);
+                    }
+                    (None, false) => index.remove(hash, position),
+                    (Some(_), true) => {}
+                }
+                for position in 0..60 {
+                    match model.get(&position) {
+                        Some(hash) => prop_assert!(find(&index, *hash, position)),
+                        None => prop_assert!((0..4_u64).all(|home| !find(&index, home << 62 | home & 1, position))),
+                    }
+                }
+            }
+        }
+    }
+
+    /// Writers come and go around records that stay: no reader may ever miss one of those.
+    #[test]
+    fn a_reader_never_misses_what_stays() {
+        let index = Index::new(600);
+        let stays = 0..200_u32;
+        for position in stays.clone() {
+            index.insert(hash(position), position);
+        }
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            for writer in 0..2_u32 {
+                let (index, stop) = (&index, &stop);
+                scope.spawn(move || {
+                    for round in 0..300_u32 {
+                        let mine = (200 + writer * 200)..(400 + writer * 200);
+                        for position in mine.clone() {
+                            let hash = hash(position * 7 + round);
+                            let _lock = index.lock(hash);
+                            index.insert(hash, position);
+                        }
+                        for position in mine {
+                            let hash = hash(position * 7 + round);
+                            let _lock = index.lock(hash);
+                            index.remove(hash, position);
+                        }
+                    }
+                    stop.store(true, Relaxed);
+                });
+            }
+            while !stop.load(Relaxed) {
+                assert!(stays.clone().all(|position| find(&index, hash(position), position)));
+            }
+        });
+        assert!((200..600).all(|position| !find(&index, hash(position * 7 + 299), position)));
+        let passed: u32 = index.buckets.iter().map(|bucket| bucket.passed.load(Relaxed)).sum();
+        let alone = Index::new(600);
+        stays.for_each(|position| alone.insert(hash(position), position));
+        assert!(passed <= 200, "{passed}");
+    }
+}
