@@ -14,7 +14,7 @@ fn one_by_one(criterion: &mut Criterion, name: &str, count: u32) {
     let mut connections = Connections::open(count, Cache::On);
     let mut random = Random(1);
     let (_, walks) = connections.hits_and_walks();
-    time(criterion, &format!("{NAME}/{name}/one_by_one"), || connections.forward(random.below(count)));
+    time(criterion, &format!("{NAME}/{name}"), || connections.forward(random.below(count)));
     assert_eq!(connections.hits_and_walks().1, walks, "every packet must hit the cache");
 }
 

@@ -32,22 +32,28 @@ const SCENES: &[(&str, fn(u64))] = &[
         let mut connections = Connections::open(1, Cache::Off);
         measured(count, || drop(black_box(connections.forward(0))));
     }),
-    ("time_new", time_new),
+    ("memory", memory),
     ("new", |count| {
         let mut connections = NewConnections::new(NewConnections::syns(count as u32));
         measured(count.div_ceil(BATCH as u64), || drop(black_box(connections.make_next(BATCH))));
     }),
 ];
 
-/// Times the making of connections alone, without the setup.
-fn time_new(count: u64) {
-    let syns = NewConnections::syns(count as u32);
-    for _ in 0..3 {
-        let mut connections = NewConnections::new(syns.clone());
-        let start = Instant::now();
-        while connections.make_next(BATCH) > 0 {}
-        println!("new: {:.1} ns each", start.elapsed().as_nanos() as f64 / count as f64);
-    }
+/// Memory of tracked connections, with all that belongs to them.
+fn memory(count: u64) {
+    let resident = || {
+        let statm = std::fs::read_to_string("/proc/self/statm").expect("Linux has it");
+        statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
+    };
+    let before = resident();
+    let connections = Connections::open(count as u32, Cache::BothWays);
+    let bytes = resident() - before;
+    println!(
+        "{count} connections with a NAT lease each, {} flows in the cache: {} MB, {} bytes per connection",
+        connections.cached_flows(),
+        bytes / 1_000_000,
+        bytes / count
+    );
 }
 
 fn hit(count: u64, flows: u32) {

@@ -211,8 +211,10 @@ pub const MAX_BATCH: usize = 64;
 /// How a worker forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
-    /// With room for twice as many flows.
+    /// With room for twice as many flows, of which it holds those from inside.
     On,
+    /// It holds the replies too, and is two thirds full.
+    BothWays,
     /// Every packet is walked.
     Off,
 }
@@ -224,6 +226,7 @@ impl Connections {
     pub fn open(count: u32, cache: Cache) -> Self {
         let flows = match cache {
             Cache::On => (2 * count as usize).max(1 << 15),
+            Cache::BothWays => 3 * count as usize,
             Cache::Off => 0,
         };
         let mut fabric = fabric(flows, count);
@@ -244,6 +247,11 @@ impl Connections {
             let back = fabric.send_on(0, lab::INTERNET, answer, Offload::default());
             assert_eq!(back.verdict, Ok(lab::APP.1), "the handshake is answered");
             fabric.send_on(0, lab::APP.1, segment(TcpFacts::ACK, 1_001, 5_001, 0), Offload::default());
+            if cache == Cache::BothWays {
+                let facts = TcpFacts { flags: TcpFacts::ACK, sequence: 5_001, ..facts };
+                let reply = craft::tcp_segment(facts, host, public);
+                fabric.send_on(0, lab::INTERNET, reply, Offload::default());
+            }
         }
         let facts = TcpFacts {
             flags: TcpFacts::ACK,
@@ -285,6 +293,11 @@ impl Connections {
             .collect();
         let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
         workers[0].forward_batch(tables, state, &mut batch, *now);
+    }
+
+    /// Flows in the cache.
+    pub fn cached_flows(&self) -> u64 {
+        self.fabric.workers[0].counters().cached_flows.value()
     }
 
     /// Packets so far that the cache has decided, and that were walked.
