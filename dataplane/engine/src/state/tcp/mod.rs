@@ -146,7 +146,7 @@ impl Connection {
             return Timer::Restart;
         }
         let known = self.side(from);
-        if side.first == known.first {
+        if self.has(SYN, from) && side.first == known.first {
             return Timer::Keep;
         }
         if opening && !self.has(ACKED, from.opposite()) && is_after(side.first, known.first) {
