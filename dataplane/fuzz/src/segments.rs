@@ -44,7 +44,7 @@ fn run(input: &mut Input<'_>) -> Option<()> {
 
 /// TCP or UDP with as much data as it takes, and a partial checksum that is right.
 fn super_packet(input: &mut Input<'_>, offload: Offload) -> Option<Vec<u8>> {
-    let data: Vec<u8> = (0..u32::from(input.word()?) % 20_000).map(|at| (at * 31 >> 3) as u8).collect();
+    let data: Vec<u8> = (0..u32::from(input.word()?) % 20_000).map(|at| (at * 31 / 8) as u8).collect();
     let mut packet = match offload.segmentation {
         Segmentation::Udp { .. } => craft::udp("10.0.2.20:5000", "203.0.113.5:443", &data),
         _ => {
