@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::{Command, Stdio};
 
 use crate::harness::command::run_line;
+use crate::harness::tell_always;
 
 use super::rules::{INSTANCES, Rules};
 
@@ -77,12 +78,6 @@ impl Drop for Linux {
             run_line(&format!("ip netns delete {}", self.netns(who)));
         }
     }
-}
-
-/// Linux sends few ICMP errors to one host; here every refusal counts.
-#[track_caller]
-pub fn tell_always(netns: &str) {
-    run_line(&format!("ip netns exec {netns} sysctl -q -w net.ipv4.icmp_ratelimit=0")).ok();
 }
 
 /// Around the rules: translation, the stateless filter at the private subnet's edge, the stateful one at each interface.

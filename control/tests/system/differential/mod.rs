@@ -13,8 +13,8 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use crate::harness::Lab;
-use linux::{Linux, tell_always};
+use crate::harness::{Lab, tell_always};
+use linux::Linux;
 use probe::{Kind, Outcome, Probe, Servers};
 use rules::{INSTANCES, Random, Rules};
 

@@ -173,11 +173,18 @@ impl Lab {
                 let pid = process.pid.unwrap_or_else(|| panic!("{}: {process:?}", instance.name));
                 for port in served_ports(&process.command) {
                     wait::until(&format!("{} to listen on port {port}", instance.name), || {
-                        listens(pid, port).then_some(())
+                        listens(&pid.to_string(), Transport::Tcp, port).then_some(())
                     });
                 }
             }
         }
+    }
+
+    /// Waits until something in the namespace of `who` has the port open.
+    #[track_caller]
+    pub fn wait_for_port(&self, who: &str, transport: Transport, port: u16) {
+        let is_open = || self.inside(who, || listens("thread-self", transport, port));
+        wait::until(&format!("{who} to listen on port {port}"), || is_open().then_some(()));
     }
 
     /// The log of `control`, `dataplane` or an instance.
@@ -264,14 +271,28 @@ fn served_ports(command: &str) -> Vec<u16> {
     }
 }
 
-/// Whether anything listens on the port in the network namespace of the process.
-fn listens(pid: u32, port: u16) -> bool {
-    // Local address and port, remote ones, state; 0A is LISTEN.
+/// What carries a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Transport {
+    /// Connections.
+    Tcp,
+    /// Datagrams.
+    Udp,
+}
+
+/// Whether anything listens on the port in the network namespace of the process, by its name in `/proc`.
+fn listens(process: &str, transport: Transport, port: u16) -> bool {
+    // LISTEN, and a datagram socket without far end.
+    let (tables, state) = match transport {
+        Transport::Tcp => (["tcp", "tcp6"], "0A"),
+        Transport::Udp => (["udp", "udp6"], "07"),
+    };
+    // Columns: number, local address and port, remote ones, state.
     let is_it = |line: &str| {
         let columns: Vec<&str> = line.split_whitespace().collect();
-        columns.len() > 3 && columns[1].ends_with(&format!(":{port:04X}")) && columns[3] == "0A"
+        columns.len() > 3 && columns[1].ends_with(&format!(":{port:04X}")) && columns[3] == state
     };
-    ["tcp", "tcp6"].iter().any(|table| {
-        fs::read_to_string(format!("/proc/{pid}/net/{table}")).is_ok_and(|text| text.lines().any(is_it))
+    tables.iter().any(|table| {
+        fs::read_to_string(format!("/proc/{process}/net/{table}")).is_ok_and(|text| text.lines().any(is_it))
     })
 }

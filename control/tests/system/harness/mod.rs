@@ -17,6 +17,6 @@ mod watch;
 
 pub use capture::Capture;
 pub use command::Running;
-pub use lab::{Lab, TWO_TIER, edit};
-pub use netns::Netns;
+pub use lab::{Lab, TWO_TIER, Transport, edit};
+pub use netns::{Netns, tell_always};
 pub use traffic::{comes_back, echoes, is_silent};

@@ -38,3 +38,9 @@ impl Drop for Netns {
         }
     }
 }
+
+/// Linux sends few ICMP errors to one host; in this namespace it sends as many as it is asked to.
+#[track_caller]
+pub fn tell_always(netns: &str) {
+    run_line(&format!("ip netns exec {netns} sysctl -q -w net.ipv4.icmp_ratelimit=0")).ok();
+}
