@@ -86,7 +86,11 @@ impl Poller {
                 self.busy = clock::now();
                 return waited;
             }
-            std::hint::spin_loop();
+            match poll {
+                // For as long as nothing comes: let others have the processor that could make something come.
+                Poll::Busy => rustix::thread::sched_yield(),
+                Poll::Adaptive | Poll::Block => std::hint::spin_loop(),
+            }
         }
     }
 
