@@ -29,6 +29,8 @@ use std::time::Duration;
 use clap::{Parser, ValueEnum};
 
 use rows::Row;
+use scene::Settings;
+use turns::Plan;
 
 /// Measure localvpc beside a Linux router and beside a forwarder that decides nothing
 ///
@@ -56,6 +58,12 @@ struct Arguments {
     /// Seconds that each measurement takes, after a warm-up of a sixth of that
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0, value_parser = seconds)]
     time: f64,
+    /// How both dataplanes wait for packets, as for `localvpc up`: adaptive, busy or block
+    #[arg(long, value_name = "HOW", value_parser = ["adaptive", "busy", "block"])]
+    poll: Option<String>,
+    /// Whether both dataplanes join small packets, as for `localvpc up`: on or off
+    #[arg(long, value_name = "WHETHER", value_parser = ["on", "off"])]
+    merge: Option<String>,
     /// Form of the result
     #[arg(short, long, value_enum, value_name = "FORM", default_value_t)]
     output: Form,
@@ -113,9 +121,13 @@ fn run(arguments: &Arguments) -> Result<ExitCode, Box<dyn std::error::Error>> {
         );
     }
     interrupt::watch()?;
-    let time = Duration::from_secs_f64(arguments.time);
-    let outcome = turns::take(&chosen, arguments.rounds, time, &mut say);
-    let report = report::Report::of(&outcome, arguments.rounds, arguments.time);
+    let plan = Plan {
+        rounds: arguments.rounds,
+        time: Duration::from_secs_f64(arguments.time),
+        settings: Settings { poll: arguments.poll.clone(), merge: arguments.merge.clone() },
+    };
+    let outcome = turns::take(&chosen, &plan, &mut say);
+    let report = report::Report::of(&outcome, &plan);
     match arguments.output {
         // Nobody waits for it any more.
         _ if outcome.interrupted => {}

@@ -8,7 +8,7 @@ use serde::Serialize;
 
 use crate::rows::What;
 use crate::statistics::{Summary, summary};
-use crate::turns::{Measured, Outcome, Sample};
+use crate::turns::{Measured, Outcome, Plan, Sample};
 
 /// Everything, in the form of the JSON.
 #[derive(Debug, Serialize)]
@@ -18,6 +18,9 @@ pub struct Report {
     rounds: u16,
     /// Of each measurement.
     seconds: f64,
+    /// `--poll` and `--merge` of both dataplanes.
+    poll: String,
+    merge: String,
     rows: Vec<Line>,
     /// Rows that failed in some round, and why.
     failures: Vec<String>,
@@ -63,16 +66,23 @@ struct Values {
 
 impl Report {
     /// Of what was measured; rows without a complete round are left out.
-    pub fn of(outcome: &Outcome, rounds: u16, seconds: f64) -> Self {
-        let rows = outcome.rows.iter().flat_map(lines).collect();
-        Self { machine: Machine::this(), rounds, seconds, rows, failures: outcome.failures.clone() }
+    pub fn of(outcome: &Outcome, plan: &Plan) -> Self {
+        Self {
+            machine: Machine::this(),
+            rounds: plan.rounds,
+            seconds: plan.time.as_secs_f64(),
+            poll: plan.settings.poll.clone().unwrap_or_else(|| "default".into()),
+            merge: plan.settings.merge.clone().unwrap_or_else(|| "default".into()),
+            rows: outcome.rows.iter().flat_map(lines).collect(),
+            failures: outcome.failures.clone(),
+        }
     }
 
     /// For people.
     pub fn table(&self) -> String {
-        let Self { machine: Machine { processors, model, kernel }, rounds, seconds, .. } = self;
+        let Self { machine: Machine { processors, model, kernel }, rounds, seconds, poll, merge, .. } = self;
         let mut text = format!(
-            "{rounds} rounds of {seconds} s each; {processors} processors ({model}), Linux {kernel}\n\
+            "{rounds} rounds of {seconds} s each, poll {poll}, merge {merge}; {processors} processors ({model}), Linux {kernel}\n\
              medians; ratios within a round: median [95 % interval, or least and greatest of fewer than six]; ↓ less is better\n\n"
         );
         let mut table = Table::new();
@@ -205,7 +215,8 @@ mod tests {
             unsplit: vec![crate::turns::Unsplit { bytes_per_read: 60_000.0, bytes_per_write: 50_000.0 }],
         }];
         let outcome = Outcome { rows, ..Outcome::default() };
-        let report = Report::of(&outcome, 3, 1.0);
+        let time = std::time::Duration::from_secs(1);
+        let report = Report::of(&outcome, &Plan { rounds: 3, time, settings: Default::default() });
         let line = &report.rows[0];
         assert_eq!((line.ours.median, line.null.median, line.linux.median), (3.0, 4.0, 4.0));
         assert_eq!((line.ours_to_null.median, line.ours_to_linux.median), (0.75, 1.0));

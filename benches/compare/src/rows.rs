@@ -8,7 +8,7 @@ use localvpc_traffic::tcp::{self, Direction, Stream};
 use localvpc_traffic::udp::{self, Flood, Handing};
 use localvpc_traffic::{Endpoint, Error, Span};
 
-use crate::scene::{Links, Scene, Way};
+use crate::scene::{Links, Poll, Scene, Way};
 
 /// A row: one kind of traffic in one scene. It may yield several figures.
 #[derive(Clone, Debug)]
@@ -100,8 +100,9 @@ pub const PORT: u16 = 5201;
 
 /// All of them, in the order of the table.
 pub fn all() -> Vec<Row> {
-    let usual = Scene { pairs: 1, links: Links::Offload };
-    let bare = Scene { pairs: 1, links: Links::Bare };
+    let usual = Scene { pairs: 1, links: Links::Offload, poll: Poll::AsAsked };
+    let bare = Scene { links: Links::Bare, ..usual };
+    let busy = Scene { poll: Poll::Busy, ..usual };
     let paths = [Path::SecurityGroups, Path::NatGateway];
     let mut rows = Vec::new();
     let mut add = |scene, name: String, about: String, traffic| {
@@ -152,23 +153,25 @@ pub fn all() -> Vec<Row> {
         );
     }
     for instances in [2, 10, 100] {
-        let scene = Scene { pairs: instances / 2, links: Links::Offload };
+        let scene = Scene { pairs: instances / 2, ..usual };
         let about = format!("TCP, one stream in each of {} pairs of instances at once", instances / 2);
         add(scene, format!("instances/{instances}"), about, Traffic::TcpInPairs);
     }
-    for streams in [1, 4] {
-        let about = format!("TCP, {streams} stream(s), links without offload");
-        let path = Path::SecurityGroups;
-        add(
-            bare,
-            format!("offload-off/tcp/{streams}"),
-            about,
-            Traffic::Tcp { path, streams, flow: Flow::Out },
-        );
+    let path = Path::SecurityGroups;
+    for (streams, plural) in [(1, ""), (4, "s")] {
+        let about = format!("TCP, {streams} stream{plural}, links without offload");
+        let traffic = Traffic::Tcp { path, streams, flow: Flow::Out };
+        add(bare, format!("offload-off/tcp/{streams}"), about, traffic);
     }
     let about = "UDP, 64 bytes of payload, 1 sender, links without offload".to_owned();
     let traffic = Traffic::Udp { payload: 64, senders: 1, handing: Handing::Single };
     add(bare, "offload-off/udp/64".into(), about, traffic);
+    let traffic = Traffic::Tcp { path, streams: 1, flow: Flow::Out };
+    add(busy, "busy/tcp/1".into(), "TCP, 1 stream, dataplanes that never sleep".into(), traffic);
+    for (word, protocol) in [("tcp", Protocol::Tcp), ("udp", Protocol::Udp)] {
+        let about = format!("request and response over {}, dataplanes that never sleep", word.to_uppercase());
+        add(busy, format!("busy/round-trip/{word}"), about, Traffic::RoundTrips { path, protocol });
+    }
     rows
 }
 

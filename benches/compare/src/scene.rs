@@ -31,6 +31,26 @@ pub struct Scene {
     pub pairs: usize,
     /// What the instances' links can do.
     pub links: Links,
+    /// How dataplanes wait for packets.
+    pub poll: Poll,
+}
+
+/// How dataplanes wait for packets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Poll {
+    /// As the command line says, or else as they do by themselves.
+    AsAsked,
+    /// They never sleep.
+    Busy,
+}
+
+/// How dataplanes work: words for `localvpc up`. They hold for ours and for the null forwarder alike.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// `--poll`.
+    pub poll: Option<String>,
+    /// `--merge`.
+    pub merge: Option<String>,
 }
 
 /// What links can do.
@@ -115,24 +135,34 @@ impl Scene {
     /// # Errors
     ///
     /// [`Error`]; nothing is left then.
-    pub fn up(self, kind: Kind) -> Result<Way, Error> {
+    pub fn up(self, kind: Kind, settings: &Settings) -> Result<Way, Error> {
+        let poll = match self.poll {
+            Poll::AsAsked => settings.poll.as_deref(),
+            Poll::Busy => Some("busy"),
+        };
         let carrier = match kind {
-            Kind::Ours | Kind::Null => Carrier::Lab(Lab::up(kind, &self.file())?),
+            Kind::Ours | Kind::Null => {
+                let words = [("--poll", poll), ("--merge", settings.merge.as_deref())];
+                let words = words.into_iter().filter_map(|(option, word)| Some([option, word?]));
+                let words: Vec<&str> = words.flatten().collect();
+                Carrier::Lab(Lab::up(kind, &self.file(), &words)?)
+            }
             Kind::Linux => Carrier::Linux(LinuxRouter::build(&self.stations())?),
         };
-        let path = |name: &str| match &carrier {
-            Carrier::Lab(lab) => netns::path(&format!("{}-{name}", lab.name)),
-            Carrier::Linux(router) => router.path(name),
+        let open = |name: &str, address| -> Result<Endpoint, Error> {
+            match &carrier {
+                Carrier::Lab(lab) => {
+                    Ok(Endpoint::open(&netns::path(&format!("{}-{name}", lab.name)), address)?)
+                }
+                Carrier::Linux(router) => Ok(router.endpoint(name)?),
+            }
         };
         let pair = |pair| {
             let [left, right] = addresses(pair);
-            Ok((
-                Endpoint::open(&path(&format!("l{pair}")), left)?,
-                Endpoint::open(&path(&format!("r{pair}")), right)?,
-            ))
+            Ok((open(&format!("l{pair}"), left)?, open(&format!("r{pair}"), right)?))
         };
-        let pairs = (0..self.pairs).map(pair).collect::<Result<_, traffic::Error>>()?;
-        let through_nat = (Endpoint::open(&path("app"), APP)?, Endpoint::open(&path("internet"), HOST)?);
+        let pairs = (0..self.pairs).map(pair).collect::<Result<_, Error>>()?;
+        let through_nat = (open("app", APP)?, open("internet", HOST)?);
         let framing = match carrier {
             Carrier::Lab(_) => Framing::Ip,
             Carrier::Linux(_) => Framing::Ethernet,
@@ -288,7 +318,7 @@ const RUN_DIRS: &str = "/run";
 const PREFIX: &str = "localvpc-compare-";
 
 impl Lab {
-    fn up(kind: Kind, file: &str) -> Result<Self, Error> {
+    fn up(kind: Kind, file: &str, settings: &[&str]) -> Result<Self, Error> {
         let program = match kind {
             Kind::Null => "localvpc-null-dataplane",
             _ => "localvpc-dataplane",
@@ -305,7 +335,7 @@ impl Lab {
             .and_then(|()| fs::write(&path, text))
             .map_err(|source| Error::Write { path: path.clone(), source })?;
         // On failure it is dropped, and so taken down.
-        lab.localvpc(&["up", &path.to_string_lossy()])?;
+        lab.localvpc(&[&["up", &*path.to_string_lossy()], settings].concat())?;
         lab.is_up = true;
         Ok(lab)
     }
@@ -374,8 +404,8 @@ mod tests {
 
     #[test]
     fn the_file_is_valid_and_has_as_many_rules_as_the_router() {
-        for (pairs, links) in [(1, Links::Offload), (50, Links::Offload)] {
-            let text = Scene { pairs, links }.file();
+        for (pairs, links) in [(1, Links::Offload), (1, Links::Bare), (50, Links::Offload)] {
+            let text = Scene { pairs, links, poll: Poll::AsAsked }.file();
             let (model, warnings) =
                 localvpc::model::Model::read("compare.yaml", &text).expect("a valid file");
             assert!(warnings.is_empty(), "{warnings:?}");

@@ -8,7 +8,18 @@ use localvpc_api::report::LinkCounters;
 
 use crate::interrupt;
 use crate::rows::{Figure, Row, What};
-use crate::scene::{self, Kind, Scene, Way};
+use crate::scene::{self, Kind, Scene, Settings, Way};
+
+/// How it is measured.
+#[derive(Debug)]
+pub struct Plan {
+    /// How often the three take turns.
+    pub rounds: u16,
+    /// What each measurement takes.
+    pub time: Duration,
+    /// How dataplanes work.
+    pub settings: Settings,
+}
 
 /// What came out of all rounds.
 #[derive(Debug, Default)]
@@ -54,16 +65,17 @@ pub struct Unsplit {
     pub bytes_per_write: f64,
 }
 
-/// Measures `rows` in `rounds` rounds, and tells `say` how it goes. What fails is noted, and the rest goes on.
-pub fn take(rows: &[Row], rounds: u16, time: Duration, say: &mut impl FnMut(&str)) -> Outcome {
+/// Measures `rows` in rounds, and tells `say` how it goes. What fails is noted, and the rest goes on.
+pub fn take(rows: &[Row], plan: &Plan, say: &mut impl FnMut(&str)) -> Outcome {
     scene::sweep();
-    let outcome = in_scenes(rows, rounds, time, say);
+    let outcome = in_scenes(rows, plan, say);
     // Everything is down: the run directory goes.
     scene::sweep();
     outcome
 }
 
-fn in_scenes(rows: &[Row], rounds: u16, time: Duration, say: &mut impl FnMut(&str)) -> Outcome {
+fn in_scenes(rows: &[Row], plan: &Plan, say: &mut impl FnMut(&str)) -> Outcome {
+    let &Plan { rounds, time, ref settings } = plan;
     let mut outcome = Outcome::default();
     let mut progress = Progress::of(rows.len() * usize::from(rounds));
     let mut scenes: Vec<Scene> = Vec::new();
@@ -75,7 +87,7 @@ fn in_scenes(rows: &[Row], rounds: u16, time: Duration, say: &mut impl FnMut(&st
     let mut measured: Vec<Measured> = rows.iter().map(Measured::nothing).collect();
     'all: for scene in scenes {
         say(&format!("bringing up {} instances, three times", 2 * scene.pairs + 1));
-        let ways = match bring_up(scene) {
+        let ways = match bring_up(scene, settings) {
             Ok(ways) => ways,
             Err(error) => {
                 let names = rows.iter().filter(|row| row.scene == scene).map(|row| row.name.as_str());
@@ -112,8 +124,8 @@ fn in_scenes(rows: &[Row], rounds: u16, time: Duration, say: &mut impl FnMut(&st
 }
 
 /// All three ways; fewer after an interrupt, when nobody will ask for them.
-fn bring_up(scene: Scene) -> Result<Vec<Way>, scene::Error> {
-    Kind::ALL.into_iter().take_while(|_| !interrupt::came()).map(|kind| scene.up(kind)).collect()
+fn bring_up(scene: Scene, settings: &Settings) -> Result<Vec<Way>, scene::Error> {
+    Kind::ALL.into_iter().take_while(|_| !interrupt::came()).map(|kind| scene.up(kind, settings)).collect()
 }
 
 /// One round of one row.

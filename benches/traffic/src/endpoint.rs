@@ -3,7 +3,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::net::{Ipv4Addr, SocketAddrV4};
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use rustix::thread::LinkNameSpaceType;
@@ -13,9 +13,9 @@ use crate::Error;
 /// An address in a network namespace.
 #[derive(Debug)]
 pub struct Endpoint {
-    /// Where the namespace was found, for messages.
+    /// What the namespace is called, for messages.
     name: String,
-    namespace: File,
+    namespace: OwnedFd,
     /// The address that sockets here are bound to.
     pub address: Ipv4Addr,
     /// The address under which the other end reaches it: another one behind an internet gateway.
@@ -38,9 +38,14 @@ impl Endpoint {
     pub fn open(path: &Path, address: Ipv4Addr) -> Result<Self, Error> {
         let name = path.display().to_string();
         match File::open(path) {
-            Ok(namespace) => Ok(Self { name, namespace, address, reached_at: address }),
+            Ok(namespace) => Ok(Self::of(&name, namespace.into(), address)),
             Err(source) => Err(Error::Namespace { namespace: name, source }),
         }
+    }
+
+    /// An address in a namespace that is open; `name` is for messages.
+    pub fn of(name: &str, namespace: OwnedFd, address: Ipv4Addr) -> Self {
+        Self { name: name.to_owned(), namespace, address, reached_at: address }
     }
 
     /// The same, reached by others at another address.

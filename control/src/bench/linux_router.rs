@@ -22,23 +22,24 @@ use std::process::{Command, Stdio};
 use ipnet::{IpNet, Ipv4Net};
 use localvpc_api::LinkId;
 use localvpc_api::message::Offload;
+use localvpc_traffic::Endpoint;
 
-use crate::host::netns::{self, NETNS_DIR, Namespace};
+use crate::host::netns::{self, Namespace};
 use crate::host::plan::{HostRoute, LinkPlan};
 use crate::host::{self, netlink};
 
-/// A Linux router and its stations. Removed when dropped.
+/// A Linux router and its stations, in namespaces without names: they are gone when this is dropped, and when the process
+/// ends in any way.
 #[derive(Debug)]
 pub struct LinuxRouter {
-    owner: String,
-    /// Names within the router's own, those that were made.
-    made: Vec<String>,
+    _router: Namespace,
+    stations: Vec<(Station, Namespace)>,
 }
 
 /// What is connected to the router.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Station {
-    /// Unique, and not `router`.
+    /// Unique.
     pub name: String,
     /// Its only address.
     pub address: Ipv4Addr,
@@ -72,6 +73,15 @@ pub enum Error {
         /// What it said.
         reason: String,
     },
+    /// There is no station of this name.
+    #[error("the Linux router has no station `{name}`")]
+    NoStation {
+        /// The name.
+        name: String,
+    },
+    /// The process is out of descriptors.
+    #[error("cannot keep a namespace open: {0}")]
+    Descriptor(io::Error),
     /// A setting of the kernel could not be made.
     #[error("cannot write {path}: {source}", path = .path.display())]
     Setting {
@@ -91,95 +101,65 @@ pub const STATELESS_RULES: usize = 40;
 /// Whose address the internet sees.
 pub const PUBLIC_ADDRESS: Ipv4Addr = Ipv4Addr::new(203, 0, 113, 20);
 
-const ROUTER: &str = "router";
-const PREFIX: &str = "localvpc-bench";
-
 impl LinuxRouter {
     /// Builds it around its stations, ready to forward.
-    ///
-    /// What an earlier process left behind when it was killed is removed first.
     ///
     /// # Errors
     ///
     /// [`Error`]; nothing is left then.
     pub fn build(stations: &[Station]) -> Result<Self, Error> {
-        sweep();
-        let owner = format!("{PREFIX}-{}", std::process::id());
-        let mut router = Self { owner, made: Vec::new() };
-        let namespace = router.namespace(ROUTER)?;
-        namespace.run(|| Ok(settings()))??;
-        for (index, station) in stations.iter().enumerate() {
-            router.connect(&namespace, index, station)?;
-        }
-        load(&namespace, &rules(stations))?;
-        Ok(router)
+        let router = netns::unnamed(MARK)?;
+        router.run(|| Ok(settings()))??;
+        let connected = stations.iter().enumerate().map(|(index, station)| {
+            let namespace = netns::unnamed(MARK)?;
+            connect(&router, index, station, &namespace)?;
+            Ok((station.clone(), namespace))
+        });
+        let connected = connected.collect::<Result<_, Error>>()?;
+        load(&router, &rules(stations))?;
+        Ok(Self { _router: router, stations: connected })
     }
 
-    /// The path of a station's namespace.
-    pub fn path(&self, station: &str) -> PathBuf {
-        netns::path(&self.netns(station))
-    }
-
-    fn netns(&self, name: &str) -> String {
-        format!("{}-{name}", self.owner)
-    }
-
-    fn namespace(&mut self, name: &str) -> Result<Namespace, Error> {
-        let made = netns::create(&self.owner, &self.netns(name), &netns::mark(&self.owner, name))?;
-        self.made.push(name.to_owned());
-        Ok(made)
-    }
-
-    fn connect(&mut self, router: &Namespace, index: usize, station: &Station) -> Result<(), Error> {
-        let near = device(index);
-        let namespace = self.namespace(&station.name)?;
-        router.run(|| netlink::make_veth(&near, FAR, namespace.as_fd().as_raw_fd()))?;
-        // An answer in another's name comes at once, not after up to 0.8 s. No default to inherit: it is the machine's.
-        router.run(|| Ok(set(&format!("neigh/{near}/proxy_delay"), "0")))??;
-        let (mtu, addresses) = match station.side {
-            Side::Inside => (9001, vec![]),
-            Side::Internet => (1500, vec![IpAddr::V4(PUBLIC_ADDRESS)]),
-        };
-        let to = |destination| HostRoute { destination: IpNet::V4(destination), source: None, mtu: None };
-        let link = |device: &str, addresses, route| LinkPlan {
-            id: LinkId(0),
-            device: device.to_owned(),
-            mtu,
-            queue_length: QUEUE_LENGTH,
-            offload: Offload::Off,
-            addresses,
-            routes: vec![to(route)],
-        };
-        let alias = netns::mark(&self.owner, &station.name);
-        let host = Ipv4Net::from(station.address);
-        let everything = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
-        router.run(|| netlink::configure(&alias, None, &link(&near, addresses, host)))?;
-        let far = link(FAR, vec![IpAddr::V4(station.address)], everything);
-        namespace.run(|| netlink::configure(&alias, None, &far))?;
-        Ok(())
+    /// Where a station's traffic begins and ends.
+    ///
+    /// # Errors
+    ///
+    /// [`Error::NoStation`], and what the kernel refused.
+    pub fn endpoint(&self, name: &str) -> Result<Endpoint, Error> {
+        let (station, namespace) = self
+            .stations
+            .iter()
+            .find(|(station, _)| station.name == name)
+            .ok_or_else(|| Error::NoStation { name: name.to_owned() })?;
+        let descriptor = namespace.as_fd().try_clone_to_owned().map_err(Error::Descriptor)?;
+        Ok(Endpoint::of(name, descriptor, station.address))
     }
 }
 
-impl Drop for LinuxRouter {
-    fn drop(&mut self) {
-        for name in &self.made {
-            // What cannot be removed now is swept by the next one.
-            let _ = netns::delete(&self.netns(name), &netns::mark(&self.owner, name));
-        }
-    }
-}
-
-/// Removes what processes that are gone have left.
-fn sweep() {
-    let names = fs::read_dir(NETNS_DIR).into_iter().flatten();
-    for netns in names.filter_map(|entry| entry.ok()?.file_name().into_string().ok()) {
-        let Some((pid, name)) = netns.strip_prefix(PREFIX).and_then(|rest| rest[1..].split_once('-')) else {
-            continue;
-        };
-        if pid.parse::<u32>().is_ok() && !Path::new("/proc").join(pid).exists() {
-            let _ = netns::delete(&netns, &netns::mark(&format!("{PREFIX}-{pid}"), name));
-        }
-    }
+fn connect(router: &Namespace, index: usize, station: &Station, namespace: &Namespace) -> Result<(), Error> {
+    let near = device(index);
+    router.run(|| netlink::make_veth(&near, FAR, namespace.as_fd().as_raw_fd()))?;
+    // An answer in another's name comes at once, not after up to 0.8 s. No default to inherit: it is the machine's.
+    router.run(|| Ok(set(&format!("neigh/{near}/proxy_delay"), "0")))??;
+    let (mtu, addresses) = match station.side {
+        Side::Inside => (9001, vec![]),
+        Side::Internet => (1500, vec![IpAddr::V4(PUBLIC_ADDRESS)]),
+    };
+    let to = |destination| HostRoute { destination: IpNet::V4(destination), source: None, mtu: None };
+    let link = |device: &str, addresses, route| LinkPlan {
+        id: LinkId(0),
+        device: device.to_owned(),
+        mtu,
+        queue_length: QUEUE_LENGTH,
+        offload: Offload::Off,
+        addresses,
+        routes: vec![to(route)],
+    };
+    let host = Ipv4Net::from(station.address);
+    let everything = Ipv4Net::new_assert(Ipv4Addr::UNSPECIFIED, 0);
+    router.run(|| netlink::configure(MARK, None, &link(&near, addresses, host)))?;
+    let far = link(FAR, vec![IpAddr::V4(station.address)], everything);
+    Ok(namespace.run(|| netlink::configure(MARK, None, &far))?)
 }
 
 /// Settings of the router's namespace, made before its devices, which inherit them. It answers ARP for everyone, so that
@@ -244,6 +224,9 @@ fn rules(stations: &[Station]) -> String {
 fn device(index: usize) -> String {
     format!("s{index}")
 }
+
+/// Alias of every device, for whoever wonders where it comes from.
+const MARK: &str = "localvpc-bench";
 
 /// A station's device.
 const FAR: &str = "eth0";

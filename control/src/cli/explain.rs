@@ -145,7 +145,8 @@ impl FromStr for Traffic {
 /// Columns of a step: place, component, decision, source, and what only some steps have.
 type Columns = [String; 5];
 
-fn render(explanation: &Explanation, with_packets: bool) -> String {
+/// The explanation as a person reads it.
+pub fn render(explanation: &Explanation, with_packets: bool) -> String {
     let ways = [("out", &explanation.forward), ("back", &explanation.back)];
     let rows: Vec<(&str, &ExplainStep, Columns)> = ways
         .iter()

@@ -117,6 +117,22 @@ pub enum Failure {
     /// Programs in the namespace would send from another address than the instance's.
     #[error("{0}")]
     WrongSource(String),
+    /// There is nothing to measure: no packet gets through.
+    #[error("{0}")]
+    Blocked(String),
+    /// There is nothing to measure: the question makes no sense.
+    #[error("{0}")]
+    NothingToMeasure(String),
+    /// Traffic failed.
+    #[error("{source}{}", hint(.source))]
+    Traffic {
+        /// How.
+        #[from]
+        source: localvpc_traffic::Error,
+    },
+    /// The Linux router beside the lab failed.
+    #[error("{0}. Without it: `localvpc bench … --no-linux`")]
+    LinuxRouter(#[from] crate::bench::linux_router::Error),
     /// The host side failed.
     #[error(transparent)]
     Host(#[from] crate::host::Error),
@@ -168,7 +184,10 @@ impl Failure {
             Self::NeedsRoot { .. } | Self::NoAccess { .. } | Self::NoAccessForDryRun { .. } => "privileges",
             Self::NotFound { .. } => "not_found",
             Self::WrongSource(_) => "wrong_source",
-            Self::Host(_) => "host",
+            Self::Host(_) | Self::LinuxRouter(_) => "host",
+            Self::Blocked(_) => "blocked",
+            Self::NothingToMeasure(_) => "nothing_to_measure",
+            Self::Traffic { .. } => "traffic",
             Self::Read { .. } | Self::Output(_) | Self::System { .. } => "io",
             Self::Serve(_) => "serve",
             Self::Command { .. } => "command",
@@ -181,6 +200,19 @@ impl Failure {
     pub fn message(&self) -> String {
         let message = self.to_string();
         if message.starts_with("error") { message } else { format!("error: {message}") }
+    }
+}
+
+/// What helps when traffic fails.
+fn hint(error: &localvpc_traffic::Error) -> &'static str {
+    match error {
+        localvpc_traffic::Error::Listen { source, .. } if source.kind() == io::ErrorKind::AddrInUse => {
+            ": somebody listens there already, choose another port with `--port`"
+        }
+        localvpc_traffic::Error::Nothing { .. } | localvpc_traffic::Error::Connect { .. } => {
+            ": `localvpc explain` and `localvpc counters` may say why"
+        }
+        _ => "",
     }
 }
 

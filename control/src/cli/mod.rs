@@ -7,6 +7,7 @@ use std::process::ExitCode;
 
 use clap::{Parser, Subcommand};
 
+mod bench;
 mod client;
 mod completion;
 mod connections;
@@ -103,6 +104,7 @@ enum Verb {
     Exec(exec::Args),
     Shell(shell::Args),
     Explain(explain::Args),
+    Bench(bench::Args),
     Connections(connections::Args),
     Nat(nat::Args),
     Counters(counters::Args),
@@ -129,6 +131,7 @@ impl Verb {
             Self::Exec(args) => exec::run(args, global),
             Self::Shell(args) => shell::run(args, global),
             Self::Explain(args) => explain::run(args, global),
+            Self::Bench(args) => bench::run(args, global),
             Self::Connections(args) => connections::run(args, global),
             Self::Nat(args) => nat::run(args, global),
             Self::Counters(args) => counters::run(args, global),

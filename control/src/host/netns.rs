@@ -19,6 +19,9 @@ use super::{Error, IoContext, netlink};
 /// Where `ip netns` keeps namespaces.
 pub const NETNS_DIR: &str = "/run/netns";
 
+/// The namespace of the calling thread.
+const OWN: &str = "/proc/thread-self/ns/net";
+
 /// `NSFS_MAGIC` of `linux/magic.h`.
 const NSFS_MAGIC: rustix::fs::FsWord = 0x6e73_6673;
 
@@ -122,13 +125,8 @@ pub fn create(lab: &str, netns: &str, mark: &str) -> Result<Namespace, Error> {
         other => drop(other.doing("make", &target)?),
     }
     let made = in_thread(|| {
-        // SAFETY: NEWNET changes no memory and closes no descriptor; this thread is here for nothing else.
-        unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
-            .trying(|| format!("make the network namespace {netns}"))?;
-        netlink::prepare_loopback(mark)?;
-        disable_ipv6()?;
-        let own = Path::new("/proc/thread-self/ns/net");
-        let namespace = Namespace::open(own)?;
+        let namespace = unshare(netns, mark)?;
+        let own = Path::new(OWN);
         rustix::mount::mount_bind(own, &target).doing("bind a namespace to", &target)?;
         Ok(namespace)
     });
@@ -137,6 +135,26 @@ pub fn create(lab: &str, netns: &str, mark: &str) -> Result<Namespace, Error> {
         let _ = fs::remove_file(&target);
     }
     made
+}
+
+/// Makes a namespace without a name, with `lo` up and IPv6 off, marked with `mark`. It ends with its last process and
+/// descriptor, so that nothing of it can be left behind.
+///
+/// # Errors
+///
+/// What the kernel refused.
+pub fn unnamed(mark: &str) -> Result<Namespace, Error> {
+    in_thread(|| unshare(mark, mark))
+}
+
+/// Takes this thread, which is there for nothing else, into a namespace of its own.
+fn unshare(name: &str, mark: &str) -> Result<Namespace, Error> {
+    // SAFETY: NEWNET changes no memory and closes no descriptor.
+    unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }
+        .trying(|| format!("make the network namespace {name}"))?;
+    netlink::prepare_loopback(mark)?;
+    disable_ipv6()?;
+    Namespace::open(Path::new(OWN))
 }
 
 /// What [`delete`] found.

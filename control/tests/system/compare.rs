@@ -33,9 +33,7 @@ fn left_behind(pid: u32) -> Vec<String> {
         entries.map(|entry| format!("{directory}/{}", entry.file_name().to_string_lossy())).collect()
     };
     let all = [named("/run/netns"), named("/etc/netns"), named("/run")].concat();
-    all.into_iter()
-        .filter(|name| name.contains(&format!("compare-{pid}")) || name.contains(&format!("bench-{pid}")))
-        .collect()
+    all.into_iter().filter(|name| name.contains(&format!("compare-{pid}"))).collect()
 }
 
 #[test]

@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod bench;
 mod changes;
 mod compare;
 mod configs;
