@@ -143,6 +143,15 @@ pub struct StatusView {
     pub instances: Vec<InstanceView>,
 }
 
+/// A secondary private address of an instance.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SecondaryIpView {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its Elastic IP.
+    pub public_ip: Option<IpAddr>,
+}
+
 /// An instance or internet host.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct InstanceView {
@@ -154,10 +163,12 @@ pub struct InstanceView {
     pub vpc: String,
     /// Its subnet; empty for an internet host.
     pub subnet: String,
-    /// Its private address, or an internet host's only one.
+    /// Its primary private address, or an internet host's only one.
     pub ip: IpAddr,
     /// Its Elastic IP or automatic public address.
     pub public_ip: Option<IpAddr>,
+    /// Its secondary private addresses.
+    pub secondary_ips: Vec<SecondaryIpView>,
     /// Its security groups.
     pub security_groups: Vec<String>,
     /// The namespace: a name for `ip netns exec`, or a path.

@@ -1,6 +1,7 @@
 //! Keeps `facts.toml` honest: every fact in scope is there, and every test that it names exists and names the fact.
 //!
-//! The table of RFC lines in DESIGN.md is made from it: `FACTS=write cargo test -p localvpc --test facts` writes it.
+//! The table of RFC lines in DESIGN.md and the list of what is not there in README.md are made from it:
+//! `FACTS=write cargo test -p localvpc --test facts` writes them.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -11,8 +12,13 @@ use serde::Deserialize;
 /// A test shows at most this many facts; one that shows more shows none of them well.
 const FACTS_PER_TEST: usize = 3;
 
+/// Where the text that is made from the facts begins and ends.
 const TABLE: (&str, &str) =
     ("<!-- RFC lines: made from facts.toml by control/tests/facts.rs -->\n", "<!-- end of the RFC lines -->");
+const LIST: (&str, &str) = (
+    "<!-- not there: made from facts.toml by control/tests/facts.rs -->\n",
+    "<!-- end of what is not there -->",
+);
 
 #[derive(Deserialize)]
 struct Facts {
@@ -161,19 +167,28 @@ fn every_test_named_exists_and_names_its_facts() {
 
 #[test]
 fn the_table_in_the_design_is_that_of_the_facts() {
-    let path = root().join("DESIGN.md");
-    let design = fs::read_to_string(&path).expect("DESIGN.md");
-    let (before, rest) = design.split_once(TABLE.0).expect("the beginning of the table");
-    let (found, after) = rest.split_once(TABLE.1).expect("the end of the table");
-    let wanted = table(&read());
+    is_made_from_the_facts("DESIGN.md", TABLE, &table(&read()));
+}
+
+#[test]
+fn what_the_readme_says_is_not_there_is_what_the_facts_say() {
+    is_made_from_the_facts("README.md", LIST, &list(&read()));
+}
+
+/// Requires that a file has this text between these marks, or writes it there.
+#[track_caller]
+fn is_made_from_the_facts(file: &str, (begin, end): (&str, &str), wanted: &str) {
+    let path = root().join(file);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{file}: {error}"));
+    let (before, rest) = text.split_once(begin).expect("the mark at the beginning");
+    let (found, after) = rest.split_once(end).expect("the mark at the end");
     if std::env::var("FACTS").is_ok_and(|how| how == "write") {
-        let text = format!("{before}{}{wanted}{}{after}", TABLE.0, TABLE.1);
-        fs::write(&path, text).expect("DESIGN.md can be written");
+        fs::write(&path, format!("{before}{begin}{wanted}{end}{after}")).expect("it can be written");
     } else {
         let odd = found.lines().zip(wanted.lines()).find(|(found, wanted)| found != wanted);
         assert!(
             found == wanted,
-            "DESIGN.md and facts.toml differ, first in {odd:?}: run `FACTS=write cargo test -p localvpc --test facts`"
+            "{file} and facts.toml differ, first in {odd:?}: run `FACTS=write cargo test -p localvpc --test facts`"
         );
     }
 }
@@ -308,6 +323,35 @@ fn table(facts: &Facts) -> String {
         }
     }
     text + "\n"
+}
+
+/// What is not there and what differs, of AWS's facts; RFC lines are in the table.
+fn list(facts: &Facts) -> String {
+    let mut missing: Vec<(&str, Vec<String>)> = Vec::new();
+    let mut differs = String::new();
+    let families = facts.scope.iter().filter(|(family, _)| !family.starts_with("RFC"));
+    for (family, numbers) in families {
+        for id in numbers.iter().flat_map(|item| expand(item)).map(|number| format!("{family}-{number}")) {
+            let Some(fact) = facts.facts.get(&id) else { continue };
+            let says = format!("{} ({id})", fact.fact);
+            match fact.standing() {
+                Ok((Standing::OutOfScope | Standing::NotYet, why)) => {
+                    match missing.iter_mut().find(|(known, _)| *known == why) {
+                        Some((_, all)) => all.push(says),
+                        None => missing.push((why, vec![says])),
+                    }
+                }
+                Ok((Standing::Differs, why)) => differs += &format!("- **{says}**: {why}.\n"),
+                _ => {}
+            }
+        }
+    }
+    missing.sort_by_key(|(why, all)| (std::cmp::Reverse(all.len()), *why));
+    let mut text = String::from("\nNot here, and why; in brackets the numbers of facts.toml:\n\n");
+    for (why, all) in missing {
+        text += &format!("- **{why}**: {}.\n", all.join(", "));
+    }
+    text + "\nOtherwise than AWS:\n\n" + &differs + "\n"
 }
 
 fn root() -> PathBuf {

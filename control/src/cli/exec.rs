@@ -125,10 +125,10 @@ pub fn enter(
 
 /// Whether the instance's address is among the arguments, so that the command knows which one to take.
 fn is_told(instance: &InstanceView, command: &[OsString]) -> bool {
-    let ours = instance.ip.to_string();
-    command[1..]
-        .iter()
-        .any(|argument| argument.to_string_lossy().split(['=', ',', ':', '!']).any(|part| part == ours))
+    let secondary = instance.secondary_ips.iter().map(|second| second.ip);
+    let ours: Vec<String> = std::iter::once(instance.ip).chain(secondary).map(|ip| ip.to_string()).collect();
+    let is_ours = |part: &str| ours.iter().any(|own| own == part);
+    command[1..].iter().any(|argument| argument.to_string_lossy().split(['=', ',', ':', '!']).any(is_ours))
 }
 
 /// Where commands send from in the instance's namespace, and for what reason: part of a sentence.

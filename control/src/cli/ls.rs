@@ -1,10 +1,11 @@
 //! `localvpc ls`: instances and internet hosts, and where they are.
 
+use std::net::IpAddr;
 use std::process::ExitCode;
 
 use super::client::Client;
 use super::{Failure, Format, Global, output};
-use crate::view::{InstanceView, ProcessView, StatusView};
+use crate::view::{InstanceView, ProcessView, SecondaryIpView, StatusView};
 
 /// List instances and internet hosts, and where they are
 #[derive(Debug, clap::Args)]
@@ -32,14 +33,26 @@ pub fn table(instances: &[InstanceView], indent: &str) -> String {
         table.add_row([
             instance.name.clone(),
             place(instance),
-            instance.ip.to_string(),
-            instance.public_ip.map(|ip| ip.to_string()).unwrap_or_default(),
+            addresses(instance, |primary, second| Some(second.map_or(primary.ip, |second| second.ip))),
+            addresses(instance, |primary, second| {
+                second.map_or(primary.public_ip, |second| second.public_ip)
+            }),
             instance.security_groups.join(", "),
             format!("{}{}", instance.namespace, if instance.shared { " (shared)" } else { "" }),
             instance.processes.iter().map(process).collect::<Vec<_>>().join("; "),
         ]);
     }
     output::lines(&table, indent)
+}
+
+/// One address of each pair of a private and a public one, the primary pair first.
+fn addresses(
+    instance: &InstanceView,
+    one: impl Fn(&InstanceView, Option<&SecondaryIpView>) -> Option<IpAddr>,
+) -> String {
+    let pairs = std::iter::once(None).chain(instance.secondary_ips.iter().map(Some));
+    let all = pairs.filter_map(|second| one(instance, second)).map(|address| address.to_string());
+    all.collect::<Vec<_>>().join(", ")
 }
 
 fn place(instance: &InstanceView) -> String {

@@ -213,10 +213,13 @@ record! {
     pub struct InstanceSection "an instance" {
         /// The subnet it is in.
         pub subnet: Spanned<Name>,
-        /// Its private address; automatic otherwise.
+        /// Its primary private address; automatic otherwise.
         pub ip: Option<Spanned<IpAddr>>,
-        /// Its Elastic IP.
+        /// The Elastic IP of its primary address.
         pub eip: Option<Spanned<IpAddr>>,
+        /// Its secondary private addresses: one, or a list; each may have an Elastic IP of its own.
+        #[schemars(default)]
+        pub secondary_ips: OneOrMany<SecondaryIpSection>,
         /// Whether it gets a public address by itself; as the subnet says otherwise.
         pub public_ip: Option<Spanned<bool>>,
         /// Its security groups, at most 16; `default` otherwise.
@@ -235,6 +238,16 @@ record! {
         pub max_connections: Option<Spanned<u32>>,
         /// `off`: its device carries no super-packets. As the subnet says otherwise.
         pub offload: Option<Spanned<OffloadWord>>,
+        /// Most IP fragments that it sends in a second. Default: 1024, as AWS.
+        pub fragments_per_second: Option<Spanned<u32>>,
+    }
+
+    /// A secondary private address with what belongs to it.
+    pub struct SecondaryIpRecord "a secondary address" {
+        /// The address.
+        pub ip: Spanned<IpAddr>,
+        /// Its Elastic IP.
+        pub eip: Option<Spanned<IpAddr>>,
     }
 
     /// Idle timeouts of tracked connections.
@@ -245,6 +258,8 @@ record! {
         pub udp: Option<Spanned<Millis>>,
         /// UDP with several requests and replies, 60s to 180s. Default: 180s.
         pub udp_stream: Option<Spanned<Millis>>,
+        /// Protocols other than TCP, UDP and ICMP. AWS: 600s.
+        pub other: Option<Spanned<Millis>>,
     }
 
     /// The internet of a lab.
@@ -316,6 +331,37 @@ impl JsonSchema for RouteTableSection {
         let list = generator.subschema_for::<Vec<RouteSection>>();
         let record = generator.subschema_for::<RouteTableRecord>();
         json_schema!({ "anyOf": [list, record] })
+    }
+}
+
+/// A secondary address of an instance: the address, or a record with its Elastic IP.
+#[derive(Clone, Debug, PartialEq)]
+pub struct SecondaryIpSection(pub SecondaryIpRecord);
+
+impl Decode for SecondaryIpSection {
+    fn decode(node: &Node, errors: &mut Diagnostics) -> Option<Self> {
+        match node.value {
+            Value::Map(_) => SecondaryIpRecord::decode(node, errors).map(Self),
+            _ => {
+                let ip = Spanned::decode(node, errors)?;
+                Some(Self(SecondaryIpRecord { span: node.span, ip, eip: None }))
+            }
+        }
+    }
+}
+
+impl JsonSchema for SecondaryIpSection {
+    fn inline_schema() -> bool {
+        true
+    }
+
+    fn schema_name() -> Cow<'static, str> {
+        "SecondaryIp".into()
+    }
+
+    fn json_schema(generator: &mut SchemaGenerator) -> Schema {
+        let record = generator.subschema_for::<SecondaryIpRecord>();
+        json_schema!({ "anyOf": [IpAddr::schema(), record] })
     }
 }
 

@@ -50,7 +50,7 @@ vpcs:
     instances:
       i: { subnet: a, security_groups: sg, run: [localvpc serve 80, sleep 1], source_dest_check: false }
       j: { subnet: b, public_ip: false, attach: /proc/1/ns/net, tracking: { tcp_established: 1h, udp: 30s, udp_stream: 60s }, max_connections: 1000, offload: off }
-      k: { subnet: b, ip: 10.0.2.8, eip: 203.0.113.3 }
+      k: { subnet: b, ip: 10.0.2.8, eip: 203.0.113.3, secondary_ips: [10.0.2.11, { ip: 10.0.2.10, eip: 203.0.113.4 }], fragments_per_second: 9, tracking: { other: 5s } }
 internet:
   public_pool: 203.0.113.128/26
   offload: on
@@ -78,6 +78,8 @@ fn the_schema_refuses_unknown_keys_and_wrong_kinds() {
         ("connectivity: public", "connectivity: secret"),
         ("state: deleted", "state: gone"),
         ("offload: off", "offload: some"),
+        ("secondary_ips: [10.0.2.11,", "secondary_ips: [[10.0.2.11],"),
+        ("{ ip: 10.0.2.10,", "{ address: 10.0.2.10,"),
         ("quotas: aws", "quotas: azure"),
         ("{ rule: 1, allow: 50,", "{ rule: 1, alow: 50,"),
         ("idle_timeout: 350s", "idle_timeout: 350"),

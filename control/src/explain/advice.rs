@@ -181,7 +181,7 @@ fn security_group_advice(
         (Protocol(number), _) => format!("protocol: {number}"),
     };
     // An instance of the same VPC is better named by its group than by its address.
-    let peer = vpc.instances.iter().find(|other| other.ip == address && other.name != instance.name);
+    let peer = vpc.instances.iter().find(|other| other.has(address) && other.name != instance.name);
     let peer = peer.and_then(|other| other.security_groups.iter().find(|group| *group != "default"));
     let peer = peer.cloned().unwrap_or(far);
     let named = instance.security_groups.iter().find(|group| *group != "default");
@@ -209,8 +209,13 @@ fn far_end(hop: &Hop, direction: Direction) -> (&'static str, String, &'static s
 }
 
 fn no_public_address(index: &Index, source: IpAddr) -> String {
-    let owners: Vec<_> = index.model().instances().filter(|(_, instance)| instance.ip == source).collect();
+    let owners: Vec<_> = index.model().instances().filter(|(_, instance)| instance.has(source)).collect();
     match owners.as_slice() {
+        [(_, instance)] if instance.ip != source => format!(
+            "Give {source}, a secondary address of {name}, an `eip:`{at}, or send from one that has one.",
+            name = instance.name,
+            at = at(index, Some(instance.place)),
+        ),
         [(_, instance)] => format!(
             "Give {name} an `eip:` or `public_ip: true`{at}, or route its subnet {subnet} through a NAT gateway.",
             name = instance.name,
@@ -239,7 +244,8 @@ fn private_nat_gateway(index: &Index, address: IpAddr) -> Option<&NatGateway> {
 /// rest by a NAT gateway of another subnet.
 fn way_out<'a>(vpc: &'a Vpc, subnet: &str, source: IpAddr) -> Option<&'a str> {
     let gateway = vpc.internet_gateway.as_ref().map(|gateway| gateway.name.as_str());
-    let public = vpc.instances.iter().any(|instance| instance.ip == source && instance.public.is_some())
+    let mut own = vpc.instances.iter().flat_map(Instance::addresses);
+    let public = own.any(|(private, public)| private == source && public.is_some())
         || vpc.nat_gateways.iter().flat_map(|nat| &nat.addresses).any(|address| address.private == source);
     let used: Vec<&str> = vpc
         .route_tables

@@ -234,10 +234,10 @@ impl<'a> End<'a> {
 /// The instance or host that has an address, seen from a VPC or the internet.
 fn receiver(index: &Index, vpc: Option<&Vpc>, address: IpAddr) -> Option<String> {
     let model = index.model();
-    let inside = vpc.and_then(|vpc| vpc.instances.iter().find(|instance| instance.ip == address));
+    let inside = vpc.and_then(|vpc| vpc.instances.iter().find(|instance| instance.has(address)));
     let public = || {
         let mut all = model.instances().map(|(_, instance)| instance);
-        all.find(|instance| instance.public.is_some_and(|public| public.ip == address))
+        all.find(|instance| instance.addresses().any(|(_, public)| public == Some(address)))
     };
     if let Some(instance) = inside.or_else(public) {
         return Some(instance.name.clone());
@@ -277,7 +277,7 @@ fn kernel(
         End::Internet(_) | End::InternetGateway(..) | End::Host(_) => to.link(index) == Some(link),
         End::Instance(..) => to.link(index) == Some(link) && to.address_for(from) == to.sends_as(),
         End::Address(address, _) => {
-            let neighbour = from.vpc().and_then(|vpc| vpc.instances.iter().find(|it| it.ip == *address));
+            let neighbour = from.vpc().and_then(|vpc| vpc.instances.iter().find(|it| it.has(*address)));
             let neighbour = neighbour.and_then(|neighbour| index.eni_of(&neighbour.name));
             to.link(index).or(neighbour.and_then(|eni| index.link_of(eni))) == Some(link)
         }
@@ -306,7 +306,7 @@ fn end<'a>(index: &'a Index, word: &str, side: Side) -> Result<End<'a>, ErrorVie
         Some((model.vpcs.iter().find(|it| it.name == vpc)?, rest.parse::<IpAddr>().ok()?))
     });
     if let Some((vpc, address)) = in_vpc {
-        let owner = vpc.instances.iter().find(|instance| instance.ip == address);
+        let owner = vpc.instances.iter().find(|instance| instance.has(address));
         return owner.map(|instance| End::Instance(vpc, instance)).ok_or_else(|| {
             error("not_found", format!("no instance of VPC {} has the address {address}", vpc.name))
         });
@@ -340,9 +340,7 @@ fn sender_of(index: &Index, address: IpAddr) -> Result<End<'_>, ErrorView> {
     if let Some(host) = model.internet_hosts.iter().find(|host| host.ip == address) {
         return Ok(End::Host(host));
     }
-    let owns = |instance: &Instance| {
-        instance.ip == address || instance.public.is_some_and(|public| public.ip == address)
-    };
+    let owns = |instance: &Instance| instance.private_of(address).is_some();
     let owners: Vec<_> = model.instances().filter(|(_, instance)| owns(instance)).collect();
     match owners.as_slice() {
         [(vpc, instance)] => Ok(End::Instance(vpc, instance)),
@@ -403,9 +401,7 @@ fn with_article(kind: &str) -> String {
 /// Whose address it is, when it is only one's.
 fn owner_name(index: &Index, address: IpAddr) -> Option<String> {
     let model = index.model();
-    let instances = model.instances().filter(|(_, instance)| {
-        instance.ip == address || instance.public.is_some_and(|public| public.ip == address)
-    });
+    let instances = model.instances().filter(|(_, instance)| instance.private_of(address).is_some());
     let hosts = model.internet_hosts.iter().filter(|host| host.ip == address).map(|host| host.name.clone());
     let nat_gateways =
         model.vpcs.iter().flat_map(|vpc| &vpc.nat_gateways).filter(|nat| {

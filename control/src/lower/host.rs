@@ -26,7 +26,7 @@ pub fn host_plan(model: &Model, names: &mut Naming<'_>) -> HostPlan {
         let shared = is_shared(vpc, instance);
         let name = if shared { &instance.subnet } else { &instance.name };
         match plan.namespaces.iter_mut().find(|namespace| shared && namespace.name == *name) {
-            Some(namespace) => namespace.link.addresses.push(instance.ip),
+            Some(namespace) => namespace.link.addresses.extend(private_addresses(instance)),
             None => plan.namespaces.push(namespace(model, vpc, instance, name, names)),
         }
         // Either found or pushed just now.
@@ -90,13 +90,17 @@ fn namespace(
             mtu: VPC_MTU,
             queue_length: QUEUE_LENGTH,
             offload: instance.offload,
-            addresses: vec![instance.ip],
+            addresses: private_addresses(instance).collect(),
             routes,
         },
         hosts: hosts(model, Some(vpc)),
         resolv_conf: RESOLV_CONF.into(),
         processes: Vec::new(),
     }
+}
+
+fn private_addresses(instance: &Instance) -> impl Iterator<Item = IpAddr> {
+    instance.addresses().map(|(private, _)| private)
 }
 
 /// A device name that nothing else in a foreign namespace has: 14 of the 15 bytes there may be.

@@ -304,6 +304,11 @@ impl Index {
             subnet: instance.subnet.clone(),
             ip: instance.ip,
             public_ip: instance.public.map(|public| public.ip),
+            secondary_ips: instance
+                .secondary
+                .iter()
+                .map(|second| view::SecondaryIpView { ip: second.ip, public_ip: second.eip })
+                .collect(),
             security_groups: instance.security_groups.clone(),
             namespace: namespace_of(model, vpc, instance),
             shared: is_shared(vpc, instance),
@@ -316,6 +321,7 @@ impl Index {
             subnet: String::new(),
             ip: host.ip,
             public_ip: None,
+            secondary_ips: Vec::new(),
             security_groups: Vec::new(),
             namespace: internet_namespace(model),
             shared: model.internet_hosts.len() > 1,

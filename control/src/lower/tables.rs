@@ -75,7 +75,7 @@ fn vpc_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables) {
             id: names.eni(vpc, &instance.name),
             link,
             subnet: names.subnet(vpc, &instance.subnet),
-            addresses: vec![instance.ip],
+            addresses: instance.addresses().map(|(private, _)| private).collect(),
             security_groups: instance
                 .security_groups
                 .iter()
@@ -84,6 +84,7 @@ fn vpc_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables) {
             source_dest_check: instance.source_dest_check,
             tracking: instance.tracking,
             max_connections: instance.max_connections,
+            fragments_per_second: instance.fragments_per_second,
         });
     }
     internet_gateway_rows(vpc, names, tables);
@@ -93,7 +94,8 @@ fn internet_gateway_rows(vpc: &Vpc, names: &mut Naming<'_>, tables: &mut Tables)
     let Some(gateway) = &vpc.internet_gateway else { return };
     let id = names.internet_gateway(vpc, &gateway.name);
     tables.internet_gateways.push(tables::InternetGateway { id, vpc: names.vpc(vpc) });
-    let instances = vpc.instances.iter().filter_map(|instance| Some((instance.public?.ip, instance.ip)));
+    let instances = vpc.instances.iter().flat_map(model::Instance::addresses);
+    let instances = instances.filter_map(|(private, public)| Some((public?, private)));
     let nat_gateways = vpc.nat_gateways.iter().flat_map(|nat| &nat.addresses);
     let nat_gateways = nat_gateways.filter_map(|address| Some((address.public?, address.private)));
     tables.public_addresses.extend(

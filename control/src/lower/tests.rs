@@ -123,6 +123,32 @@ fn a_shared_subnet_is_one_namespace() {
 }
 
 #[test]
+fn eni_3_eip_7_an_interface_with_several_addresses() {
+    let text = TWO_TIER.replace(
+        "eip: 203.0.113.10,",
+        "eip: 203.0.113.10, secondary_ips: [10.0.1.11, { ip: 10.0.1.12, eip: 203.0.113.12 }],",
+    );
+    let lowered = lowered(&text);
+    let own = ["10.0.1.10", "10.0.1.11", "10.0.1.12"].map(|text| text.parse::<IpAddr>().unwrap());
+    assert_eq!(lowered.tables.enis[0].addresses, own, "ENI-3: the primary one first");
+    let web = namespace(&lowered, "web");
+    assert_eq!(web.link.addresses, own);
+    assert_eq!(web.link.routes[0].source, Some(own[0]), "it sends from the primary one");
+    let public = |private: IpAddr| {
+        let row = lowered.tables.public_addresses.iter().find(|row| row.private == private);
+        row.map(|row| row.public.to_string())
+    };
+    assert_eq!(
+        own.map(public),
+        [Some("203.0.113.10".into()), None, Some("203.0.113.12".into())],
+        "EIP-7: each has its own"
+    );
+    assert!(namespace(&lowered, "app").hosts.contains("10.0.1.10 web\n"), "names are for primary addresses");
+    assert!(!namespace(&lowered, "app").hosts.contains("10.0.1.11"));
+    localvpc_engine::tables::build(&lowered.tables, &Metrics::default()).unwrap();
+}
+
+#[test]
 fn an_attached_namespace_gets_a_device_of_our_own_name() {
     let text = TWO_TIER.replace("security_groups: [app] }", "security_groups: [app], attach: box }");
     let lowered = lowered(&text);

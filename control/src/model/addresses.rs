@@ -112,6 +112,32 @@ pub fn forbidden_for_vpc(cidr: IpNet) -> Option<&'static str> {
     RANGES.iter().find(|range| overlap(parsed(range), cidr)).copied()
 }
 
+/// Why AWS adds no CIDR `next` to a VPC that has `cidrs`, the primary one first: families of private ranges do not mix (VPC-8).
+pub fn forbidden_beside(cidrs: &[IpNet], next: IpNet) -> Option<&'static str> {
+    const PRIVATE: [&str; 3] = ["10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"];
+    const BENCHMARK: &str = "198.19.0.0/16";
+    let primary = *cidrs.first()?;
+    let is_in = |range: &str, cidr: IpNet| overlap(parsed(range), cidr);
+    let own = PRIVATE.into_iter().find(|range| is_in(range, primary));
+    if PRIVATE.into_iter().any(|range| own != Some(range) && is_in(range, next)) {
+        return Some(match own {
+            Some("10.0.0.0/8") => "a VPC of 10.0.0.0/8 takes none of 172.16.0.0/12 and 192.168.0.0/16",
+            Some("172.16.0.0/12") => "a VPC of 172.16.0.0/12 takes none of 10.0.0.0/8 and 192.168.0.0/16",
+            Some(_) => "a VPC of 192.168.0.0/16 takes none of 10.0.0.0/8 and 172.16.0.0/12",
+            None => "a VPC that begins outside the private ranges (RFC 1918) takes none of them",
+        });
+    }
+    if own.is_some() && is_in(BENCHMARK, next) {
+        return Some("a VPC of a private range takes none of 198.19.0.0/16");
+    }
+    if own == Some("172.16.0.0/12") && is_in("172.31.0.0/16", next) {
+        return Some("172.31.0.0/16 is the range of default VPCs");
+    }
+    let low = cidrs.iter().any(|cidr| is_in("10.0.0.0/15", *cidr));
+    (low && is_in("10.0.0.0/16", next))
+        .then_some("a VPC with a range in 10.0.0.0/15 takes none of 10.0.0.0/16")
+}
+
 /// Whether two ranges share an address.
 pub fn overlap(a: IpNet, b: IpNet) -> bool {
     a.contains(&b) || b.contains(&a)
@@ -176,6 +202,44 @@ mod tests {
             (0..16).filter(|last| reserved(subnet, ip(&format!("10.0.1.{last}"))).is_none()).collect();
         assert_eq!(free, (4..=14).collect::<Vec<_>>());
         assert_eq!(usable(subnet), (ip("10.0.1.4"), ip("10.0.1.14")));
+    }
+
+    #[test]
+    fn vpc_8_families_of_cidrs_that_do_not_mix() {
+        let takes = |first: &str, next: &str| forbidden_beside(&[net(first)], net(next)).is_none();
+        let kinds = [
+            "10.2.0.0/16",
+            "172.16.0.0/16",
+            "192.168.0.0/16",
+            "198.19.0.0/16",
+            "100.64.0.0/16",
+            "203.0.112.0/20",
+        ];
+        let more = [
+            "10.3.0.0/16",
+            "172.17.0.0/16",
+            "192.168.1.0/24",
+            "198.19.1.0/24",
+            "100.65.0.0/16",
+            "8.8.0.0/16",
+        ];
+        let expected = [
+            [true, false, false, false, true, true],
+            [false, true, false, false, true, true],
+            [false, false, true, false, true, true],
+            [false, false, false, true, true, true],
+            [false, false, false, true, true, true],
+            [false, false, false, true, true, true],
+        ];
+        for (first, row) in kinds.iter().zip(expected) {
+            assert_eq!(more.map(|next| takes(first, next)), row, "beside {first}");
+        }
+        assert!(!takes("172.16.0.0/16", "172.31.0.0/20"), "default VPCs");
+        assert!(!takes("10.0.0.0/24", "10.0.5.0/24") && !takes("10.1.0.0/16", "10.0.0.0/16"));
+        assert!(takes("10.0.0.0/16", "10.1.0.0/16") && takes("10.2.0.0/16", "10.0.0.0/16"));
+        let low = [net("10.2.0.0/16"), net("10.1.0.0/20")];
+        assert!(forbidden_beside(&low, net("10.0.0.0/20")).is_some(), "whichever came first");
+        assert!(forbidden_beside(&[], net("10.0.0.0/16")).is_none());
     }
 
     #[test]

@@ -207,6 +207,10 @@ impl Describe<'_> {
     fn instance(&self, instance: &Instance) -> ResourceView {
         let mut summary = vec![instance.ip.to_string()];
         summary.extend(instance.public.map(|public| format!("public {}", public.ip)));
+        summary.extend(instance.secondary.iter().map(|second| match second.eip {
+            Some(eip) => format!("{} public {eip}", second.ip),
+            None => second.ip.to_string(),
+        }));
         summary.push(format!("subnet {}", instance.subnet));
         summary.push(format!("security groups {}", instance.security_groups.join(" ")));
         let detail = json!({
@@ -218,6 +222,11 @@ impl Describe<'_> {
                 PublicAddressKind::Elastic => "elastic",
                 PublicAddressKind::Automatic => "automatic",
             }),
+            "secondary_ips": instance
+                .secondary
+                .iter()
+                .map(|second| json!({ "ip": second.ip, "eip": second.eip }))
+                .collect::<Vec<_>>(),
             "security_groups": instance.security_groups,
             "source_dest_check": instance.source_dest_check == SourceDestCheck::Enabled,
             "run": instance.commands,
@@ -226,18 +235,24 @@ impl Describe<'_> {
                 "tcp_established": seconds(instance.tracking.tcp_established_ms),
                 "udp": seconds(instance.tracking.udp_ms),
                 "udp_stream": seconds(instance.tracking.udp_stream_ms),
+                "other": seconds(instance.tracking.other_ms),
             },
             "max_connections": instance.max_connections,
             "offload": word(instance.offload),
+            "fragments_per_second": instance.fragments_per_second,
         });
         let Instance { name, id, place, .. } = instance;
         self.view("instance", name, id, Some(*place), summary.join(", "), detail)
     }
 
     fn elastic_ips(&self) -> Vec<ResourceView> {
-        let instances = self.vpc.instances.iter().filter_map(|instance| {
-            let public = instance.public.filter(|public| public.kind == PublicAddressKind::Elastic)?;
-            Some((public.ip, instance.ip, format!("instance {}", instance.name), instance.place))
+        let instances = self.vpc.instances.iter().flat_map(|instance| {
+            let is_elastic = |public: &PublicAddress| public.kind == PublicAddressKind::Elastic;
+            let primary = instance.public.filter(is_elastic).map(|public| (public.ip, instance.ip));
+            let secondary = instance.secondary.iter().filter_map(|second| Some((second.eip?, second.ip)));
+            primary.into_iter().chain(secondary).map(move |(public, private)| {
+                (public, private, format!("instance {}", instance.name), instance.place)
+            })
         });
         let nat_gateways = self.vpc.nat_gateways.iter().flat_map(|nat| {
             nat.addresses.iter().filter_map(move |address| {

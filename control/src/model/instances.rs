@@ -3,10 +3,12 @@
 use std::net::IpAddr;
 
 use localvpc_api::message::Offload;
-use localvpc_api::tables::{DEFAULT_MAX_CONNECTIONS, SourceDestCheck, TrackingTimeouts};
+use localvpc_api::tables::{
+    DEFAULT_FRAGMENTS_PER_SECOND, DEFAULT_MAX_CONNECTIONS, SourceDestCheck, TrackingTimeouts,
+};
 
 use crate::config::decode::Named;
-use crate::config::document::{InstanceSection, NatGatewaySection, TrackingSection};
+use crate::config::document::{InstanceSection, NatGatewaySection, SecondaryIpSection, TrackingSection};
 use crate::config::values::{Connectivity, Millis, Name, NatStateWord};
 use crate::config::{Span, Spanned};
 
@@ -16,8 +18,8 @@ use super::id::Kind;
 use super::rules::{DEFAULT, group_names};
 use super::vpc::no_internet_gateway;
 use super::{
-    Instance, Namespaces, NatAddress, NatGateway, NatGatewayState, PublicAddress, PublicAddressKind, Subnet,
-    Target, Vpc,
+    Instance, Namespaces, NatAddress, NatGateway, NatGatewayState, PublicAddress, PublicAddressKind,
+    SecondaryAddress, Subnet, Target, Vpc,
 };
 
 /// Most addresses of a NAT gateway (NATGW-7).
@@ -45,7 +47,8 @@ pub fn fixed_addresses(scope: &mut Scope<'_>, subnets: &[Subnet], taken: &mut Ta
         }
     }
     for named in section.instances.iter() {
-        if let Some(ip) = &named.value.ip {
+        let secondary = named.value.secondary_ips.iter().map(|second| &second.0.ip);
+        for ip in named.value.ip.iter().chain(secondary) {
             fixed_address(
                 scope,
                 subnets,
@@ -118,6 +121,7 @@ pub fn instances(
             named.value.tracking.as_ref().map(|tracking| timeouts(scope, tracking)).unwrap_or_default();
         let max_connections = max_connections(scope, named);
         let public = public_address(scope, lab, named, subnet);
+        let secondary = secondary_addresses(scope, lab, named);
         let Some(subnet) = subnet else { continue };
         let Some(ip) = private_address(scope, named, subnet, taken) else { continue };
         instances.push(Instance {
@@ -128,6 +132,7 @@ pub fn instances(
             subnet: subnet.name.clone(),
             ip,
             public,
+            secondary,
             security_groups,
             commands: texts(&named.value.run),
             source_dest_check: match named.value.source_dest_check.map(|check| check.value) {
@@ -138,6 +143,10 @@ pub fn instances(
             tracking,
             max_connections,
             offload: instance_offload(scope, named, subnet),
+            fragments_per_second: named
+                .value
+                .fragments_per_second
+                .map_or(DEFAULT_FRAGMENTS_PER_SECOND, |most| most.value),
         });
     }
     instances
@@ -185,9 +194,8 @@ pub fn warn_about_dead_ends(scope: &mut Scope<'_>, vpc: &Vpc) {
         }
     }
     for named in written.instances.iter() {
-        let Some(eip) = named.value.eip else { continue };
-        if !leads_out(&named.value.subnet.value.0) {
-            let subnet = &named.value.subnet.value.0;
+        let subnet = &named.value.subnet.value.0;
+        for eip in elastic_ips_of(&named.value).filter(|_| !leads_out(subnet)) {
             let message = format!(
                 "instance `{}` has Elastic IP {}, but subnet `{subnet}` has no route to the internet gateway: \
                  packets from the internet arrive, and no reply gets back",
@@ -438,6 +446,30 @@ fn public_address(
     None
 }
 
+/// The Elastic IPs of an instance, in the order of its addresses.
+pub fn elastic_ips_of(section: &InstanceSection) -> impl Iterator<Item = &Spanned<IpAddr>> {
+    section.eip.iter().chain(section.secondary_ips.iter().filter_map(|second| second.0.eip.as_ref()))
+}
+
+fn secondary_addresses(
+    scope: &mut Scope<'_>,
+    lab: &mut Lab,
+    named: &Named<InstanceSection>,
+) -> Vec<SecondaryAddress> {
+    let what = format!("instance `{}`", named.name);
+    let mut addresses = Vec::new();
+    for SecondaryIpSection(second) in named.value.secondary_ips.iter() {
+        if let Some(eip) = &second.eip {
+            if scope.vpc.value.internet_gateway.is_none() {
+                no_internet_gateway(scope, eip.span, &what);
+            }
+            lab.take_public(eip, &what, scope.errors);
+        }
+        addresses.push(SecondaryAddress { ip: second.ip.value, eip: second.eip.map(|eip| eip.value) });
+    }
+    addresses
+}
+
 fn attach(scope: &mut Scope<'_>, lab: &mut Lab, named: &Named<InstanceSection>, subnet: Option<&Subnet>) {
     let Some(path) = &named.value.attach else { return };
     if subnet.is_some_and(|subnet| subnet.namespaces == Namespaces::Shared) {
@@ -477,6 +509,7 @@ fn timeouts(scope: &mut Scope<'_>, section: &TrackingSection) -> TrackingTimeout
         ),
         udp_ms: read(section.udp, "udp", default.udp_ms, (30 * S, 60 * S)),
         udp_stream_ms: read(section.udp_stream, "udp_stream", default.udp_stream_ms, (60 * S, 180 * S)),
+        other_ms: read(section.other, "other", default.other_ms, (600 * S, 600 * S)),
     }
 }
 

@@ -292,10 +292,12 @@ pub struct Instance {
     pub place: Place,
     /// Name of its subnet.
     pub subnet: String,
-    /// Private address.
+    /// Primary private address.
     pub ip: IpAddr,
-    /// Public address.
+    /// Public address of the primary one.
     pub public: Option<PublicAddress>,
+    /// Secondary private addresses (ENI-3).
+    pub secondary: Vec<SecondaryAddress>,
     /// Names of its security groups, at least one.
     pub security_groups: Vec<String>,
     /// Commands that run in it.
@@ -310,6 +312,17 @@ pub struct Instance {
     pub max_connections: u32,
     /// Whether its device carries super-packets.
     pub offload: Offload,
+    /// Most IP fragments that it sends in a second.
+    pub fragments_per_second: u32,
+}
+
+/// A secondary private address of an instance.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SecondaryAddress {
+    /// The address.
+    pub ip: IpAddr,
+    /// Its Elastic IP.
+    pub eip: Option<IpAddr>,
 }
 
 /// A public address of an instance.
@@ -430,6 +443,26 @@ impl Vpc {
     pub fn is_public(&self, subnet: &Subnet) -> bool {
         self.route_table(&subnet.route_table)
             .is_some_and(|table| table.routes.iter().any(|route| route.target == Target::InternetGateway))
+    }
+}
+
+impl Instance {
+    /// Its private addresses, the primary one first, each with its public address if it has one (EIP-7).
+    pub fn addresses(&self) -> impl Iterator<Item = (IpAddr, Option<IpAddr>)> {
+        let primary = (self.ip, self.public.map(|public| public.ip));
+        std::iter::once(primary).chain(self.secondary.iter().map(|second| (second.ip, second.eip)))
+    }
+
+    /// Whether `address` is one of its private addresses.
+    pub fn has(&self, address: IpAddr) -> bool {
+        self.addresses().any(|(private, _)| private == address)
+    }
+
+    /// The private address that `address` is, or that it is the public address of.
+    pub fn private_of(&self, address: IpAddr) -> Option<IpAddr> {
+        let mut own = self.addresses();
+        own.find(|(private, public)| *private == address || *public == Some(address))
+            .map(|(private, _)| private)
     }
 }
 

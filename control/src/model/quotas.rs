@@ -10,6 +10,7 @@ use crate::config::Span;
 use crate::config::diagnostic::Diagnostics;
 use crate::config::document::{LabSection, VpcSection};
 
+use super::instances::elastic_ips_of;
 use super::{NatGatewayState, SecurityGroup, Vpc};
 
 /// How many of something there may be.
@@ -92,7 +93,7 @@ impl Check<'_> {
 fn elastic_ips(content: &LabSection, check: &mut Check<'_>) {
     let of = |vpc: &VpcSection| -> Vec<Span> {
         let nat_gateways = vpc.nat_gateways.iter().flat_map(|named| named.value.eip.iter());
-        let instances = vpc.instances.iter().filter_map(|named| named.value.eip.as_ref());
+        let instances = vpc.instances.iter().flat_map(|named| elastic_ips_of(&named.value));
         nat_gateways.chain(instances).map(|eip| eip.span).collect()
     };
     let mut all: Vec<Span> = content.vpcs.iter().flat_map(|named| of(&named.value)).collect();

@@ -40,6 +40,13 @@ fn refuse(text: &str, at: &str, message: &str) -> String {
     found.clone()
 }
 
+/// Line and column of the last `word` in a text.
+fn place_of(text: &str, word: &str) -> String {
+    let before = &text[..text.rfind(word).expect("the word is there")];
+    let line = before.rsplit('\n').next().unwrap_or_default();
+    format!("{}:{}", before.lines().count(), line.len() + 1)
+}
+
 /// Asserts that a file is accepted with a warning of this message at this place.
 #[track_caller]
 fn warn(text: &str, at: &str, message: &str) -> Model {
@@ -151,6 +158,110 @@ fn vpc_6_secondary_cidrs_are_disjoint() {
     let routes = &model.vpcs[0].route_tables[0].routes;
     assert!(routes.iter().all(|route| route.target == Target::Local), "{routes:?}");
     assert_eq!(routes.len(), 2);
+}
+
+#[test]
+fn vpc_7_a_secondary_cidr_is_smaller_than_any_destination_it_lies_in() {
+    // In whatever order the two were made on AWS: a destination within a CIDR of the VPC is one of its subnets, or is local.
+    let with = |to: &str| {
+        format!(
+            "lab: x\nvpcs:\n  main:\n    cidr: 10.0.0.0/16\n    cidrs: [10.1.0.0/20]\n    subnets: {{ a: {{ cidr: 10.1.1.0/24 }} }}\n    route_tables: {{ out: [ {{ to: {to}, via: blackhole }} ] }}\n"
+        )
+    };
+    refuse(&with("10.1.0.0/24"), "7:34", "10.1.0.0/24 is inside VPC `main` but is not the CIDR of a subnet");
+    refuse(
+        &with("10.1.15.255/32"),
+        "7:34",
+        "10.1.15.255/32 is inside VPC `main` but is not the CIDR of a subnet",
+    );
+    for larger in ["10.1.0.0/19", "10.0.0.0/8", "0.0.0.0/0"] {
+        read(&with(larger));
+    }
+    // RT-5, RT-9: what AWS takes afterwards.
+    for own in ["10.1.0.0/20", "10.1.1.0/24"] {
+        read(&with(own));
+    }
+    refuse(
+        &with("10.9.0.0/16").replace("10.1.0.0/20", "10.1.0.0/29"),
+        "5:13",
+        "VPC `main` (10.1.0.0/29) is too small",
+    );
+    refuse(
+        &with("10.9.0.0/16").replace("10.1.0.0/20", "10.0.0.0/15"),
+        "5:13",
+        "VPC `main` (10.0.0.0/15) is too large",
+    );
+}
+
+#[test]
+fn vpc_8_families_of_cidrs_that_do_not_mix() {
+    let with = |cidrs: &str| format!("lab: x\nvpcs:\n  main: {{ cidr: 10.0.0.0/16, cidrs: [{cidrs}] }}\n");
+    let said = refuse(
+        &with("10.1.0.0/16, 192.168.0.0/24"),
+        "3:51",
+        "AWS does not add 192.168.0.0/24 to VPC `main` (10.0.0.0/16): a VPC of 10.0.0.0/8 takes none of 172.16.0.0/12 and 192.168.0.0/16",
+    );
+    assert!(said.ends_with("help: a part of 100.64.0.0/10 can always be added."), "{said}");
+    assert_eq!(read(&with("10.1.0.0/16, 100.64.0.0/16, 8.8.0.0/16")).vpcs[0].cidrs.len(), 4);
+}
+
+#[test]
+fn eni_3_secondary_addresses() {
+    let with = |more: &str| {
+        lab(&format!(
+            "    instances:\n      b: {{ subnet: private, ip: 10.0.2.9 }}\n      a: {{ subnet: public, ip: 10.0.1.9, {more} }}\n"
+        ))
+    };
+    let model = read(&with("secondary_ips: [10.0.1.10, { ip: 10.0.1.11, eip: 203.0.113.11 }]"));
+    let a = &model.vpcs[0].instances[1];
+    let [none, eip] = [None, Some("203.0.113.11".parse().unwrap())];
+    let own: Vec<_> = a.addresses().map(|(private, public)| (private.to_string(), public)).collect();
+    assert_eq!(own, [("10.0.1.9".into(), none), ("10.0.1.10".into(), none), ("10.0.1.11".into(), eip)]);
+    assert_eq!(read(&with("secondary_ips: 10.0.1.10")).vpcs[0].instances[1].secondary.len(), 1);
+    let refused = |text: &str, word: &str, message: &str| refuse(text, &place_of(text, word), message);
+    for (more, word, message) in [
+        (
+            "[10.0.2.9]",
+            "10.0.2.9",
+            "instance `a` has 10.0.2.9, which is outside its subnet `public` (10.0.1.0/24)",
+        ),
+        ("[10.0.1.1]", "10.0.1.1", "10.0.1.1 is reserved in subnet `public` (10.0.1.0/24): the VPC router"),
+        ("[10.0.1.9]", "10.0.1.9", "10.0.1.9 is taken by instance `a`"),
+        ("[ten]", "ten", "`ten` is not an address"),
+        ("[{ eip: 203.0.113.11 }]", "{ eip", "a secondary address needs the key `ip`"),
+        (
+            "{ ip: 10.0.1.10, eip: 10.9.9.9 }",
+            "10.9.9.9",
+            "instance `a` has 10.9.9.9, a private address (RFC 1918): it cannot be on the internet",
+        ),
+        (
+            "{ ip: 10.0.1.10, eip: 203.0.113.9 }, eip: 203.0.113.9",
+            "203.0.113.9 },",
+            "203.0.113.9 is taken by instance `a`",
+        ),
+    ] {
+        refused(&with(&format!("secondary_ips: {more}")), word, message);
+    }
+    let dead = with("").replace(
+        "subnet: private, ip: 10.0.2.9",
+        "subnet: private, secondary_ips: { ip: 10.0.2.9, eip: 203.0.113.9 }",
+    );
+    let message =
+        "instance `b` has Elastic IP 203.0.113.9, but subnet `private` has no route to the internet gateway";
+    warn(&dead, &place_of(&dead, "203.0.113.9"), message);
+    let detached = with("secondary_ips: { ip: 10.0.1.10, eip: 203.0.113.9 }")
+        .replace("    internet_gateway: igw\n", "")
+        .replace("via: igw", "via: blackhole");
+    let message = "instance `a` asks for public addresses, but VPC `main` has no internet gateway";
+    refused(&detached, "203.0.113.9", message);
+}
+
+#[test]
+fn eni_13_fragments_of_an_instance() {
+    let with = |more: &str| lab(&format!("    instances:\n      a: {{ subnet: public{more} }}\n"));
+    let of = |model: &Model| model.vpcs[0].instances[0].fragments_per_second;
+    assert_eq!((of(&read(&with(""))), of(&read(&with(", fragments_per_second: 9")))), (1024, 9));
+    refuse(&with(", fragments_per_second: many"), "15:50", "`many` is not a number");
 }
 
 #[test]
@@ -602,6 +713,9 @@ fn timers_outside_awss_range_are_a_warning() {
     let model = warn(&tracking, "15:57", "`tcp_established` is 10 s; AWS takes 60 s to 5 d");
     assert_eq!(model.vpcs[0].instances[0].tracking.tcp_established_ms, 10_000);
     assert_eq!(model.vpcs[0].instances[0].tracking.udp_stream_ms, 180_000);
+    let other = lab("    instances:\n      a: { subnet: public, tracking: { other: 5s } }\n");
+    let model = warn(&other, "15:47", "`other` is 5 s; AWS always uses 600 s");
+    assert_eq!(model.vpcs[0].instances[0].tracking.other_ms, 5_000, "SG-30");
     refuse(&nat.replace("5s", "0s"), "15:62", "`idle_timeout` is zero");
     let said = refuse(&nat.replace("5s", "5"), "15:62", "`5` is not a time");
     assert!(said.contains("`5s`"), "{said}");

@@ -10,7 +10,7 @@ use crate::config::document::VpcSection;
 use crate::config::values::NamespaceMode;
 use crate::config::{Span, Spanned};
 
-use super::addresses::{Taken, fitting, forbidden_for_vpc, overlap};
+use super::addresses::{Taken, fitting, forbidden_beside, forbidden_for_vpc, overlap};
 use super::build::{Lab, Scope, check_cidr, offload, place};
 use super::id::{Kind, resource_id};
 use super::instances::{fixed_addresses, instances, nat_gateways, warn_about_dead_ends};
@@ -91,6 +91,7 @@ fn vpc_cidrs(scope: &mut Scope<'_>) -> Vec<IpNet> {
         if !check_cidr(scope.errors, cidr, &what) || !check_size(scope.errors, cidr, &what, "a VPC") {
             continue;
         }
+        let earlier: Vec<IpNet> = good.iter().map(|earlier| earlier.value).collect();
         if let Some(range) = forbidden_for_vpc(cidr.value) {
             let message = format!("{what} is in {range}, which no VPC can use");
             scope.errors.error(cidr.span, message).help("use a private range, such as 10.0.0.0/16.");
@@ -103,6 +104,13 @@ fn vpc_cidrs(scope: &mut Scope<'_>) -> Vec<IpNet> {
                 .error(cidr.span, message)
                 .related(related, "it is here")
                 .help("the CIDRs of a VPC are disjoint.");
+        } else if let Some(why) = forbidden_beside(&earlier, cidr.value) {
+            let message = format!(
+                "AWS does not add {} to VPC `{}` ({}): {why}",
+                cidr.value, scope.vpc.name, section.cidr.value
+            );
+            let help = "a part of 100.64.0.0/10 can always be added.";
+            scope.errors.error(cidr.span, message).help(help);
         } else {
             good.push(*cidr);
         }

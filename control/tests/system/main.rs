@@ -6,6 +6,7 @@
 
 mod harness;
 
+mod addresses;
 mod bench;
 mod changes;
 mod compare;

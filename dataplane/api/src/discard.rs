@@ -65,6 +65,8 @@ reasons! {
     NotUnicast = "NOT_UNICAST";
     /// The source/destination check of the ENI rejects the packet: it is not from, or not to, one of its addresses (ENI-4).
     SourceDestCheck = "ENI_SOURCE_DEST_CHECK_RESTRICTION";
+    /// The ENI sends more fragments in a second than it may (ENI-13).
+    FragmentAllowanceExceeded = "FRAGMENT_ALLOWANCE_EXCEEDED";
     /// The fragment overlaps or contradicts another one of its datagram, all of which is discarded from here on (RFC 1858, RFC 5722).
     FragmentOverlap = "FRAGMENT_OVERLAP";
     /// The first fragment of the datagram, which says where the others go, did not come in time.

@@ -245,11 +245,16 @@ pub struct Eni {
     pub tracking: TrackingTimeouts,
     /// Most connections that it tracks at a time (SG-39), at least one.
     pub max_connections: u32,
+    /// Most IP fragments that it sends in a second (ENI-13).
+    pub fragments_per_second: u32,
 }
 
 /// What an ENI tracks unless it is told otherwise (SG-39). AWS's number depends on the instance type; one was measured
 /// at about 77,000.
 pub const DEFAULT_MAX_CONNECTIONS: u32 = 1 << 18;
+
+/// Fragments that an ENI sends in a second unless it is told otherwise (ENI-13).
+pub const DEFAULT_FRAGMENTS_PER_SECOND: u32 = 1024;
 
 /// The source/destination check of an ENI (ENI-4).
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -272,12 +277,14 @@ pub struct TrackingTimeouts {
     pub udp_ms: u64,
     /// UDP with more than one request and reply.
     pub udp_stream_ms: u64,
+    /// Protocols other than TCP, UDP and ICMP.
+    pub other_ms: u64,
 }
 
 impl Default for TrackingTimeouts {
-    /// AWS's defaults: five days, 30 s, 180 s (SG-37).
+    /// AWS's defaults: five days, 30 s, 180 s (SG-37), 600 s (SG-30).
     fn default() -> Self {
-        Self { tcp_established_ms: 432_000_000, udp_ms: 30_000, udp_stream_ms: 180_000 }
+        Self { tcp_established_ms: 432_000_000, udp_ms: 30_000, udp_stream_ms: 180_000, other_ms: 600_000 }
     }
 }
 

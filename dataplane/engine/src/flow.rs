@@ -65,6 +65,9 @@ pub struct FlowCache {
 
 const WAYS: usize = 16;
 
+/// In the seventh byte of an IPv4 header.
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// Where a flow may be in the cache: only a hint, until its key was compared.
 #[derive(Clone, Copy, Debug)]
 pub struct Place(u32);
@@ -166,7 +169,11 @@ impl FlowCache {
             let stored = flow.dependencies[at];
             let holds = match role {
                 Role::Connection(_) => connections.steady(stored.reference(), now).is_some(),
-                Role::Lease(_) => leases.steady(stored.reference(), now).is_some(),
+                // What leaves a NAT gateway and may be fragmented gets a number there: it is walked.
+                Role::Lease(direction) => {
+                    let keeps_number = *direction == Direction::Inbound || bytes[6] & DONT_FRAGMENT != 0;
+                    keeps_number && leases.steady(stored.reference(), now).is_some()
+                }
                 Role::NoConnection => state.connections.still_absent(stored.absence()),
                 Role::Nothing => break,
             };

@@ -25,6 +25,7 @@
 //! - [`metrics`], [`report`]: what was counted, and how it is shown
 //! - [`merge`]: several packets into one, where a link takes super-packets
 //! - [`segment`](mod@segment), [`fragment`](mod@fragment): one packet into several, where a link cannot take it as it is
+//! - [`rate`]: how often something may happen
 //! - [`answer`]: ICMP errors and resets that the dataplane makes
 //! - [`trace`](mod@trace): the same walk, told step by step, changing nothing
 
@@ -37,6 +38,7 @@ pub mod merge;
 pub mod metrics;
 pub mod packet;
 pub mod pipeline;
+pub mod rate;
 pub mod report;
 pub mod segment;
 pub mod state;

@@ -3,10 +3,10 @@
 mod batch;
 mod fragments;
 mod outbox;
-mod rate;
 
 use std::sync::Arc;
 
+use localvpc_api::trace::Direction;
 use localvpc_api::{DiscardReason, LinkId};
 
 use crate::Time;
@@ -15,9 +15,11 @@ use crate::flow::{Decided, FlowCache, Place, holds};
 use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Brief, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
-use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error};
+use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error, set_identification};
 use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk, mss};
+use crate::rate::{Rate, TokenBucket};
 use crate::state::State;
+use crate::state::identification::Ends;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
 /// What becomes of a packet.
@@ -47,7 +49,12 @@ pub enum Verdict {
 
 pub use batch::BatchPacket;
 pub use outbox::{Extra, Origin};
-pub use rate::{ICMP_ERROR_BURST, ICMP_ERRORS_PER_SECOND};
+/// ICMP errors a second that one worker sends: Linux's `icmp_msgs_per_sec`.
+pub const ICMP_ERRORS_PER_SECOND: u64 = 1000;
+/// ICMP errors that it sends at once after a pause: three `traceroute`s with all their probes under way.
+pub const ICMP_ERROR_BURST: u64 = 100;
+
+const ICMP_ERRORS: Rate = Rate { per_second: ICMP_ERRORS_PER_SECOND, burst: ICMP_ERROR_BURST };
 
 /// What one thread forwards with: a flow cache and counters of its own.
 #[derive(Debug)]
@@ -61,7 +68,7 @@ pub struct Worker {
     /// A buffer for the answer at hand.
     answer: Vec<u8>,
     outbox: outbox::Outbox,
-    icmp_errors: rate::TokenBucket,
+    icmp_errors: TokenBucket,
 }
 
 /// Counters of a worker; read by anyone.
@@ -119,7 +126,7 @@ impl Worker {
             counters: Arc::default(),
             answer: Vec::with_capacity(LIMIT),
             outbox: outbox::Outbox::default(),
-            icmp_errors: rate::TokenBucket::new(ICMP_ERRORS_PER_SECOND, ICMP_ERROR_BURST),
+            icmp_errors: TokenBucket::default(),
         }
     }
 
@@ -224,6 +231,9 @@ impl Worker {
         match self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
                 accepted.rewrite(bytes, packet);
+                if !packet.dont_fragment {
+                    identify(state, bytes, packet, &accepted.nat_gateways);
+                }
                 count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
                 let (out, mtu) = (accepted.out, accepted.mtu);
                 if let Some(key) = Brief::of(packet).and_then(|brief| brief.key(from))
@@ -359,7 +369,7 @@ impl Worker {
         };
         let parsed = written.and_then(|()| packet::parse(made, Offload::default()).ok());
         let Some(parsed) = parsed else { return };
-        if matches!(answer.kind, AnswerKind::Icmp(_)) && !self.icmp_errors.take(now) {
+        if matches!(answer.kind, AnswerKind::Icmp(_)) && !self.icmp_errors.take(ICMP_ERRORS, now) {
             self.discard(tables, state, 1, DiscardReason::IcmpErrorRate, None);
             return;
         }
@@ -385,6 +395,16 @@ impl Worker {
     ) -> Verdict {
         self.refuse(state, segments, reason, eni.map(|eni| &*tables.eni(eni).metrics))
     }
+}
+
+/// Gives a packet that leaves a NAT gateway, which many share, an identification that none of the others has (RFC 7857 §9,
+/// RFC 6864 §5.3); for packets that are, or may become, fragments.
+fn identify(state: &State, bytes: &mut [u8], packet: &Packet, gateways: &NatGateways) -> Option<u16> {
+    gateways.iter().any(|(_, direction)| *direction == Direction::Outbound).then(|| {
+        let identification = state.identifications.take(Ends::of(bytes), packet.segments);
+        set_identification(bytes, identification);
+        identification
+    })
 }
 
 /// Where a packet came from, and when.

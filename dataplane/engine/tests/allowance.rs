@@ -60,6 +60,7 @@ fn sg_39_at_the_limit_a_new_connection_is_discarded_and_counted() {
     let other = net.send(DB.1, udp("10.0.2.30:5000", "10.0.1.10:53", b""));
     assert!(other.verdict.is_err(), "whichever way it begins, and whatever protocol");
     let db = row(&net, DB.0);
+    // ENI-13: under the names of ENA.
     assert_eq!((db.conntrack_allowance_available, db.conntrack_half_open_evicted), (0, 0));
     assert!(db.conntrack_allowance_exceeded >= 1, "{db:?}");
     assert_eq!(row(&net, APP.0).conntrack_allowance_exceeded, 0, "db is at its limit, not app");

@@ -231,6 +231,60 @@ fn rfc7857_an_error_sent_in_answer_refreshes_nothing() {
 }
 
 #[test]
+fn rfc7857_identifications_are_the_gateways_own_where_they_count() {
+    // RFC7857-IP-ID. The number of a packet as it left, whose header checksum is right.
+    let number = |bytes: &[u8]| {
+        assert!(checksum::verify(&bytes[..20]));
+        u16::from_be_bytes([bytes[4], bytes[5]])
+    };
+    let with = |identification: u16, packet: Vec<u8>| {
+        let mut packet = craft::fragmentable(packet);
+        packet[4..6].copy_from_slice(&identification.to_be_bytes());
+        craft::seal(packet)
+    };
+    let mut net = lab_net();
+    let mut seen = std::collections::HashSet::new();
+    // Two instances count alike, and their flows are known from the second packet on.
+    for n in 0..50 {
+        for (link, source) in [(APP.1, "10.0.2.20:5000"), (DB.1, "10.0.2.30:5000")] {
+            let out = net.send(link, with(n, udp(source, DNS, b"?")));
+            assert!(seen.insert(number(&out.bytes)), "twice");
+        }
+    }
+    // Fragments of one datagram have one number, in whatever order they come, a copy of the first included.
+    let large = udp("10.0.2.20:5000", DNS, &[7; 4000]);
+    let parts = craft::fragments(&large, 9, 1480);
+    let mut left = Vec::new();
+    for at in [1, 0, 0, 2] {
+        let Some(out) = net.offer(APP.1, parts[at].clone()) else { continue };
+        left.push(number(&out.bytes));
+        left.extend(out.fragments.iter().map(|(_, bytes)| number(bytes)));
+    }
+    assert!(left.len() == 4 && left.iter().all(|one| *one == left[0]), "{left:?}");
+    assert!(seen.insert(left[0]));
+    // What is cut behind the gateway, too; and each datagram of a super-packet gets its own.
+    let cut = net.send(APP.1, with(3, large));
+    assert!(cut.fragments.iter().all(|(_, bytes)| number(bytes) == number(&cut.fragments[0].1)));
+    assert!(seen.insert(number(&cut.fragments[0].1)));
+    let (bytes, offload) = craft::offloaded(
+        with(4, udp("10.0.2.20:5000", DNS, &[7; 3000])),
+        packet::Segmentation::Udp { size: 1000 },
+    );
+    let three = number(&net.send_offloaded(APP.1, bytes, offload).bytes);
+    assert!((0..3).all(|n| seen.insert(three.wrapping_add(n))));
+    let next = net.send(APP.1, with(5, udp("10.0.2.20:5000", DNS, b"?")));
+    assert_eq!(number(&next.bytes), three.wrapping_add(3));
+    // What cannot be fragmented keeps its number, what comes in and what passes no NAT gateway as well.
+    let atomic = |link, packet: Vec<u8>, net: &mut Fabric| number(&net.send(link, packet).bytes);
+    let mut df = udp("10.0.2.20:5000", DNS, b"?");
+    df[4..6].copy_from_slice(&[0xBE, 0xEF]);
+    assert_eq!(atomic(APP.1, craft::seal(df), &mut net), 0xBEEF, "RFC 6864 §4.1");
+    assert_eq!(atomic(WEB.1, with(0xBEEF, udp("10.0.1.10:5000", DNS, b"?")), &mut net), 0xBEEF);
+    let back = format!("198.51.100.20:{}", next.tuple().source_port);
+    assert_eq!(atomic(INTERNET, with(0xBEEF, udp(DNS, back.as_str(), b"!")), &mut net), 0xBEEF);
+}
+
+#[test]
 fn rfc6888_6_a_route_leads_past_the_nat_gateway() {
     let mut net = lab_net();
     net.push(|rows| {

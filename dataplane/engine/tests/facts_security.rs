@@ -46,6 +46,32 @@ fn eni_4_pkt_7_both_ends_check_addresses() {
 }
 
 #[test]
+fn eni_3_a_secondary_address_moves_to_another_interface() {
+    let mut net = lab_net();
+    net.push(|rows| {
+        rows.enis[2].addresses.push(ip("10.0.2.31"));
+        rows.security_groups[1].inbound = vec![from_group(lab::tcp(7000), DB_GROUP)];
+    });
+    let there = |flags| tcp(flags, "10.0.2.20:40000", "10.0.2.31:5432");
+    assert_eq!(net.send(APP.1, there(SYN)).verdict, Ok(DB.1), "ENI-3: db has two addresses");
+    assert_eq!(net.send(DB.1, tcp(SYN_ACK, "10.0.2.31:5432", "10.0.2.20:40000")).verdict, Ok(APP.1));
+    let by_second = net.send(DB.1, tcp(SYN, "10.0.2.31:40000", "10.0.2.20:7000"));
+    assert_eq!(by_second.verdict, Ok(APP.1), "SG-20: its groups stand for both");
+    // web takes the address over; its subnet is the same now.
+    net.push(|rows| {
+        rows.enis[0].subnet = PRIVATE;
+        rows.enis[0].addresses = vec![ip("10.0.2.10"), ip("10.0.2.31")];
+        rows.public_addresses.remove(0);
+        rows.enis[2].addresses.pop();
+    });
+    let moved = net.send(APP.1, there(TcpFacts::ACK));
+    assert_eq!(moved.verdict, Err(NO_RULE), "web's group, which tracks nothing of db's");
+    assert_eq!(net.send(APP.1, tcp(SYN, "10.0.2.20:40001", "10.0.2.31:80")).verdict, Ok(WEB.1));
+    let old = net.send(DB.1, tcp(SYN_ACK, "10.0.2.31:5432", "10.0.2.20:40000"));
+    assert_eq!(old.verdict, Err(DiscardReason::SourceDestCheck), "db may not send from it any more");
+}
+
+#[test]
 fn eni_7_eni_9_an_interface_stays_in_its_vpc_and_its_subnet() {
     let refused = |change: fn(&mut localvpc_api::Tables)| {
         let net = lab_net();

@@ -175,6 +175,65 @@ fn natgw_28_mtu_2_what_exceeds_8500_bytes_is_answered_from_the_private_address()
     assert_eq!((cut.verdict, cut.fragments.len()), (Ok(INTERNET), 8481_usize.div_ceil(1480)));
 }
 
+#[test]
+fn mtu_3_super_packets_learn_the_mtu_of_their_segments() {
+    for (link, source, mtu, of) in
+        [(WEB.1, "10.0.1.10:51000", 1500, "10.0.1.1"), (APP.1, "10.0.2.20:51000", 8500, "10.0.1.100")]
+    {
+        let mut net = Fabric::new(lab::tables());
+        let syn = net.send(link, tcp(SYN, source, SERVER)).tuple();
+        let seen = format!("{}:{}", syn.source, syn.source_port);
+        assert_eq!(net.send(INTERNET, tcp(SYN_ACK, SERVER, seen.as_str())).verdict, Ok(link));
+        assert_eq!(net.send(link, tcp(ACK, source, SERVER)).verdict, Ok(INTERNET));
+        let facts =
+            TcpFacts { flags: ACK, sequence: 1001, acknowledgement: 1001, window: 1000, payload: 40_000 };
+        let data = craft::tcp_segment(facts, source, SERVER);
+        let mut send = |size: u16| {
+            let (bytes, offload) = craft::offloaded(data.clone(), Segmentation::TcpV4 { size });
+            net.send_offloaded(link, bytes, offload)
+        };
+        // 40 bytes of headers: as much as fits, and a byte more. Twice, as flow caches know what fits.
+        for _ in 0..2 {
+            let big = send(8961);
+            assert_eq!(big.verdict, Err(DiscardReason::TooBig), "MTU-3");
+            let [(to, error)] = big.answers.as_slice() else { panic!("one answer, not {:?}", big.answers) };
+            assert_eq!(
+                (*to, &error[20..22], &error[26..28]),
+                (link, &[3, 4][..], &u16::to_be_bytes(mtu)[..])
+            );
+            let router: std::net::Ipv4Addr = of.parse().unwrap();
+            assert_eq!(&error[12..16], &router.octets());
+            let Kind::IcmpError(about) = parse(error, Default::default()).unwrap().kind else {
+                panic!("an error")
+            };
+            assert_eq!(
+                about.tuple,
+                craft::tuple(Protocol::TCP, source, SERVER),
+                "the quote is the sender's own"
+            );
+            assert_eq!(send(1461).verdict, Err(DiscardReason::TooBig));
+            let fits = send(1460);
+            assert_eq!((fits.verdict, fits.bytes.len()), (Ok(INTERNET), 40_040), "unsplit");
+        }
+    }
+}
+
+#[test]
+fn walk_13_path_mtu_discovery_step_by_step() {
+    // A host that halves nothing: it sends what it was told to send, until it gets through.
+    let mut net = Fabric::new(lab::tables());
+    let mut told = Vec::new();
+    let mut mtu = 9001;
+    let arrived = loop {
+        let data = vec![0; mtu - 28];
+        let out = net.send(APP.1, udp("10.0.2.20:5000", "203.0.113.5:53", &data));
+        let Some((_, error)) = out.answers.first() else { break out };
+        mtu = u16::from_be_bytes([error[26], error[27]]).into();
+        told.push(mtu);
+    };
+    assert_eq!((arrived.verdict, told), (Ok(INTERNET), vec![8500, 1500]), "NATGW-28, then IGW-12");
+}
+
 fn report_dropped(net: &Fabric) -> u64 {
     localvpc_engine::report::nat_gateways(&net.tables, &net.state, net.now)[0].packets_dropped
 }

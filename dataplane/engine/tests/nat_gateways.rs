@@ -66,6 +66,49 @@ fn natgw_12_two_addresses_serve_110_000_connections_to_one_destination() {
 }
 
 #[test]
+fn natgw_12_what_is_exhausted_recovers_with_an_address_or_a_connection_that_ends() {
+    let mut net = Fabric::new(lab::tables());
+    let ask = |net: &mut Fabric, port: u16| {
+        net.send(APP.1, udp(format!("10.0.2.20:{port}").as_str(), "203.0.113.5:53", b"")).verdict
+    };
+    for port in 1..=55_000 {
+        assert_eq!(ask(&mut net, port), Ok(INTERNET));
+    }
+    assert_eq!(ask(&mut net, 60_000), Err(DiscardReason::NatPortsExhausted));
+    // Protocols are counted apart: TCP and pings to the same host have ports of their own.
+    let syn = net.send(APP.1, tcp(SYN, "10.0.2.20:60000", "203.0.113.5:53"));
+    assert_eq!(syn.verdict, Ok(INTERNET), "NATGW-12: destination address, port and protocol");
+    let ping = localvpc_engine::testing::craft::ping(
+        localvpc_engine::packet::Echo::Request,
+        "10.0.2.20",
+        "203.0.113.5",
+        7,
+        1,
+    );
+    assert_eq!(net.send(APP.1, ping).verdict, Ok(INTERNET));
+    // One more address: room for as many again, and those that are there go on.
+    net.push(|rows| add_address(rows, "10.0.1.101", "198.51.100.21"));
+    assert_eq!(ask(&mut net, 60_000), Ok(INTERNET));
+    assert_eq!(ask(&mut net, 1), Ok(INTERNET));
+    assert_eq!(net.state.leases.len(), 55_003);
+    net.push(|rows| {
+        rows.nat_gateways[0].addresses.pop();
+        rows.public_addresses.pop();
+    });
+    net.pass_ms(1);
+    assert_eq!(ask(&mut net, 60_001), Err(DiscardReason::NatPortsExhausted), "and back");
+    // All but one are used once more: the one that idles out makes room for exactly one.
+    net.pass_ms(349_998);
+    for port in 2..=55_000 {
+        assert_eq!(ask(&mut net, port), Ok(INTERNET));
+    }
+    assert_eq!(ask(&mut net, 60_001), Err(DiscardReason::NatPortsExhausted));
+    net.pass_ms(1);
+    assert_eq!(ask(&mut net, 60_001), Ok(INTERNET));
+    assert_eq!(ask(&mut net, 60_002), Err(DiscardReason::NatPortsExhausted));
+}
+
+#[test]
 fn natgw_6_natgw_7_every_one_of_eight_addresses_gets_its_replies() {
     let mut net = Fabric::new(lab::tables());
     net.push(|rows| {

@@ -157,6 +157,14 @@ fn sg_30_other_protocols_are_tracked_by_address() {
     assert_eq!(net.send(DB.1, gre("10.0.2.30", "10.0.2.20")).verdict, Ok(APP.1), "600 s");
     net.pass_ms(600_000);
     assert!(net.send(DB.1, gre("10.0.2.30", "10.0.2.20")).verdict.is_err());
+    // Each interface has a timer of its own.
+    net.push(|rows| rows.enis[1].tracking.other_ms = 5_000);
+    assert_eq!(net.send(APP.1, gre("10.0.2.20", "10.0.2.30")).verdict, Ok(DB.1));
+    net.pass_ms(4_999);
+    assert_eq!(net.send(DB.1, gre("10.0.2.30", "10.0.2.20")).verdict, Ok(APP.1));
+    net.pass_ms(5_000);
+    assert_eq!(net.send(DB.1, gre("10.0.2.30", "10.0.2.20")).verdict, Err(DiscardReason::SecurityGroupEmpty));
+    assert_eq!(net.state.connections.len(), 1, "db tracks it for 600 s");
 }
 
 #[test]

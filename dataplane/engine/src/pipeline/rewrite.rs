@@ -194,6 +194,18 @@ impl Rewrite {
     }
 }
 
+/// Gives a packet another identification.
+///
+/// # Panics
+///
+/// If `bytes` are shorter than an IPv4 header.
+pub fn set_identification(bytes: &mut [u8], identification: u16) {
+    let (ip, _) = Ipv4::mut_from_prefix(bytes).expect(PARSED);
+    let difference = word(ip.identification.get(), identification);
+    ip.identification.set(identification);
+    ip.checksum.set(update(ip.checksum.get(), difference));
+}
+
 /// Changes an ICMP error and the packet that it quotes (RFC 5508 REQ-4, REQ-5).
 ///
 /// Of `outer` only the addresses count. `embedded` is the tuple that the quoted packet

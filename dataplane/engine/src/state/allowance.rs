@@ -1,4 +1,4 @@
-//! Counts what each ENI tracks, and knows which of its half-open connections is the oldest.
+//! Counts what each ENI tracks and the fragments it sends, and knows which of its half-open connections is the oldest.
 //!
 //! Every ENI may track so many connections (SG-39), so that one instance cannot take all the room there is. Where
 //! there is none left, the oldest half-open TCP connection gives way to a new one: a flood of SYNs then pushes out
@@ -15,6 +15,8 @@ use hashbrown::HashMap;
 use localvpc_api::EniId;
 
 use super::activity::Ref;
+use crate::Time;
+use crate::rate::{Rate, TokenBucket};
 
 /// The allowances of all ENIs that have ever tracked something.
 #[derive(Debug, Default)]
@@ -46,6 +48,7 @@ pub struct Allowance {
     tracked: AtomicU32,
     evicted: AtomicU64,
     half_open: Mutex<HalfOpen>,
+    fragments: Mutex<TokenBucket>,
 }
 
 #[derive(Debug, Default)]
@@ -74,6 +77,12 @@ impl Allowance {
     pub fn take(&self, most: u32) -> bool {
         let more = |tracked: u32| (tracked < most).then(|| tracked + 1);
         self.tracked.fetch_update(Relaxed, Relaxed, more).is_ok()
+    }
+
+    /// Whether the ENI may send one fragment more, of so many in a second (ENI-13).
+    pub fn take_fragment(&self, per_second: u32, now: Time) -> bool {
+        let rate = Rate { per_second: per_second.into(), burst: per_second.into() };
+        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
     }
 
     /// Counts one connection less.

@@ -99,8 +99,6 @@ const ABSENCES: usize = 4096;
 /// SG-38: AWS does not publish it; it is close to Linux's. It is that of half-open and half-closed connections.
 const TCP_TRANSITORY_MS: u32 = 120_000;
 const ICMP_MS: u32 = 30_000;
-/// SG-30.
-const OTHER_MS: u32 = 600_000;
 
 impl Connections {
     /// Room for `capacity` connections.
@@ -336,7 +334,7 @@ fn timeouts(protocol: Protocol, tracking: &TrackingTimeouts) -> Timeouts {
             Timeouts { new: saturate(tracking.udp_ms), established: saturate(tracking.udp_stream_ms) }
         }
         Protocol::ICMP | Protocol::ICMPV6 => all(ICMP_MS),
-        _ => all(OTHER_MS),
+        _ => all(saturate(tracking.other_ms)),
     }
 }
 

@@ -47,6 +47,8 @@ pub struct Way {
     pub mtu: u16,
     /// TTL that its way uses up.
     pub ttl_spent: u8,
+    /// The identification that the datagram leaves with, where it is not its own.
+    pub identification: Option<u16>,
     /// Connections and leases that count it.
     pub dependencies: Dependencies,
     /// The ENI that sends it.
@@ -72,7 +74,10 @@ pub struct Refusal {
 #[derive(Debug)]
 pub enum Admission {
     /// It is a first fragment: walk it, then tell [`Fragments::decide`].
-    Walk,
+    Walk {
+        /// What became of it when it came before.
+        earlier: Option<Arc<Fate>>,
+    },
     /// It follows its first.
     Follow(Arc<Fate>),
     /// It is kept until its first comes.
@@ -257,7 +262,10 @@ impl Fragments {
             return Err(DiscardReason::FragmentOverlap);
         }
         match &datagram.stage {
-            _ if fragment.is_first() => Ok(Admission::Walk),
+            Stage::Decided(fate) if fragment.is_first() => {
+                Ok(Admission::Walk { earlier: Some(fate.clone()) })
+            }
+            _ if fragment.is_first() => Ok(Admission::Walk { earlier: None }),
             Stage::Decided(fate) => Ok(Admission::Follow(fate.clone())),
             Stage::Awaited | Stage::Overlapped => {
                 self.held.fetch_add(1, Relaxed);

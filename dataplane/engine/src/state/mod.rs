@@ -6,6 +6,7 @@ pub mod activity;
 pub mod allowance;
 pub mod conntrack;
 pub mod fragments;
+pub mod identification;
 pub mod index;
 pub mod leases;
 pub mod nat_ports;
@@ -46,6 +47,8 @@ pub struct State {
     pub leases: leases::Leases,
     /// What became of first fragments.
     pub fragments: fragments::Fragments,
+    /// Numbers for what leaves NAT gateways.
+    pub identifications: identification::Identifications,
     /// What was counted.
     pub metrics: Metrics,
 }
@@ -57,6 +60,7 @@ impl State {
             connections: conntrack::Connections::new(limits.connections),
             leases: leases::Leases::new(limits.leases),
             fragments: fragments::Fragments::new(fragments::Bounds::default()),
+            identifications: identification::Identifications::default(),
             metrics: Metrics::default(),
         }
     }

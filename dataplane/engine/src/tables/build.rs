@@ -138,6 +138,7 @@ fn enis<'a>(rows: &'a localvpc_api::Tables, index: &Index, metrics: &Metrics) ->
             source_dest_check: row.source_dest_check,
             tracking: row.tracking,
             max_connections: row.max_connections,
+            fragments_per_second: row.fragments_per_second,
             metrics: metrics.eni(row.id),
         }
     };

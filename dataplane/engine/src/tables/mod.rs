@@ -202,6 +202,8 @@ pub struct Eni {
     pub tracking: TrackingTimeouts,
     /// Most connections that it tracks at a time.
     pub max_connections: u32,
+    /// Most fragments that it sends in a second (ENI-13).
+    pub fragments_per_second: u32,
     /// Its counters; they outlive the tables.
     pub metrics: Arc<EniMetrics>,
 }

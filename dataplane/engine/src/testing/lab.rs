@@ -150,6 +150,7 @@ pub fn eni((id, link): (EniId, LinkId), subnet: SubnetId, address: &str, group: 
         source_dest_check: SourceDestCheck::Enabled,
         tracking: TrackingTimeouts::default(),
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        fragments_per_second: DEFAULT_FRAGMENTS_PER_SECOND,
     }
 }
 

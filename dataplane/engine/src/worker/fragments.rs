@@ -5,13 +5,13 @@ use std::sync::Arc;
 use localvpc_api::{DiscardReason, LinkId};
 use zerocopy::IntoBytes;
 
-use super::{Origin, Start, Verdict, Worker, count_enis, forwarded};
+use super::{Origin, Start, Verdict, Worker, count_enis, forwarded, identify};
 use crate::Time;
 use crate::flow::{activity, holds};
 use crate::fragment::fragment;
 use crate::metrics::EniMetrics;
 use crate::packet::{Fragment, Offload, Packet};
-use crate::pipeline::rewrite::Rewrite;
+use crate::pipeline::rewrite::{Rewrite, set_identification};
 use crate::pipeline::{self, Walk};
 use crate::segment::{Unfit, segment};
 use crate::state::State;
@@ -45,11 +45,19 @@ impl Worker {
             return self.discard(tables, state, 1, stop.reason, walk.sender);
         }
         let sender = walk.sender;
+        if let Some(eni) = sender.map(|sender| tables.eni(sender)) {
+            let allowance = state.connections.allowances.of(eni.id);
+            if !allowance.take_fragment(eni.fragments_per_second, now) {
+                return self.discard(tables, state, 1, DiscardReason::FragmentAllowanceExceeded, sender);
+            }
+        }
         let lost = |reason| {
             self.discard(tables, state, 1, reason, sender);
         };
         match state.fragments.admit(from, packet, fragment, bytes, now, lost) {
-            Ok(Admission::Walk) => self.forward_first(tables, state, arrival, bytes, packet),
+            Ok(Admission::Walk { earlier }) => {
+                self.forward_first(tables, state, arrival, bytes, packet, earlier.as_deref())
+            }
             Ok(Admission::Follow(fate)) => self.follow(tables, state, &fate, bytes, packet, now),
             Ok(Admission::Held) => Verdict::Held,
             Err(reason) => self.discard(tables, state, 1, reason, sender),
@@ -64,6 +72,7 @@ impl Worker {
         arrival: Arrival,
         bytes: &mut [u8],
         packet: &Packet,
+        earlier: Option<&Fate>,
     ) -> Verdict {
         let Arrival { from, fragment, now } = arrival;
         self.counters.walks.add(1);
@@ -73,11 +82,20 @@ impl Worker {
             Ok(accepted) => {
                 accepted.rewrite(bytes, packet);
                 count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
+                let identification = match earlier {
+                    // Others of the datagram have left with it.
+                    Some(Fate::Pass(Way { identification: Some(same), .. })) => {
+                        set_identification(bytes, *same);
+                        Some(*same)
+                    }
+                    _ => identify(state, bytes, packet, &accepted.nat_gateways),
+                };
                 let way = Way {
                     out: accepted.out,
                     rewrite: Rewrite::new(packet.tuple, accepted.tuple, accepted.ttl_spent),
                     mtu: accepted.mtu,
                     ttl_spent: accepted.ttl_spent,
+                    identification,
                     dependencies: accepted.dependencies,
                     sender: accepted.sender.map(eni),
                     receiver: accepted.receiver.map(eni),
@@ -159,6 +177,9 @@ impl Worker {
             metrics.slot(self.index).traffic(*direction).add(1, packet.length);
         }
         way.rewrite.apply(bytes, packet);
+        if let Some(identification) = way.identification {
+            set_identification(bytes, identification);
+        }
         self.depart(state, way.out, bytes, packet, Offload::default(), way.mtu)
     }
 

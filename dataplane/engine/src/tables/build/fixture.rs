@@ -116,5 +116,6 @@ fn eni(id: u32, subnet: u32, address: &str, group: u32) -> Eni {
         source_dest_check: SourceDestCheck::Enabled,
         tracking: TrackingTimeouts::default(),
         max_connections: DEFAULT_MAX_CONNECTIONS,
+        fragments_per_second: DEFAULT_FRAGMENTS_PER_SECOND,
     }
 }
