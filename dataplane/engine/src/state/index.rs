@@ -69,7 +69,7 @@ impl Index {
     /// The first result that `look` has about a record that may have the hash.
     #[inline]
     pub fn find<T>(&self, hash: u64, look: impl Fn(u32) -> Option<T>) -> Option<T> {
-        for bucket in self.from_home(hash) {
+        for bucket in self.probes(hash) {
             for entry in &bucket.entries {
                 let entry = entry.load(Acquire);
                 if entry >> 24 == tag(hash)
@@ -92,7 +92,7 @@ impl Index {
     /// If there are more records than there is room for.
     pub fn insert(&self, hash: u64, position: u32) {
         let new = tag(hash) << 24 | (position + 1);
-        for bucket in self.from_home(hash) {
+        for bucket in self.probes(hash) {
             // Others may use the bucket, for keys with another lock.
             let free = |entry: &&AtomicU32| entry.compare_exchange(0, new, Release, Relaxed).is_ok();
             let mut free_ones = bucket.entries.iter().filter(|entry| entry.load(Relaxed) == 0);
@@ -107,10 +107,10 @@ impl Index {
     /// Removes a record; the caller holds the [lock](Self::lock) of its hash. Does nothing if it is not there.
     pub fn remove(&self, hash: u64, position: u32) {
         let old = tag(hash) << 24 | (position + 1);
-        for (distance, bucket) in self.from_home(hash).enumerate() {
+        for (distance, bucket) in self.probes(hash).enumerate() {
             if let Some(entry) = bucket.entries.iter().find(|entry| entry.load(Relaxed) == old) {
                 entry.store(0, Release);
-                for passed in self.from_home(hash).take(distance) {
+                for passed in self.probes(hash).take(distance) {
                     passed.passed.fetch_sub(1, Release);
                 }
                 return;
@@ -121,7 +121,7 @@ impl Index {
         }
     }
 
-    fn from_home(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
+    fn probes(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
         let (before, behind) = self.buckets.split_at(self.home(hash));
         behind.iter().chain(before)
     }
