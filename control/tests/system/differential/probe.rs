@@ -1,22 +1,15 @@
-//! Probes: a connection, a datagram or a ping from one namespace, and what came of it.
+//! Probes: a connection, a datagram, a ping or a lost segment from one namespace, and what came of it; then and later.
 
-use std::io::{ErrorKind, Read, Write};
-use std::net::{Ipv4Addr, SocketAddrV4, TcpListener, TcpStream, UdpSocket};
-use std::process::Command;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
-use std::thread::JoinHandle;
+use std::io::ErrorKind;
+use std::net::{Ipv4Addr, SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use localvpc::host::netns::{self, Namespace};
 use rustix::event::{PollFd, PollFlags, poll};
-use rustix::net::{AddressFamily, SocketType};
+use rustix::net::{AddressFamily, SocketType, ipproto};
 
-/// Ports with a server; the others that are tried have none.
-const TCP: [u16; 3] = [22, 80, 5432];
-const UDP: [u16; 2] = [53, 5000];
-
-/// Protocols that are tried.
+/// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
     /// A connection.
@@ -25,6 +18,8 @@ pub enum Kind {
     Udp,
     /// An echo request.
     Ping,
+    /// A segment in mid-stream of a connection that nobody has.
+    LostAck,
 }
 
 /// One thing that is tried.
@@ -32,7 +27,7 @@ pub enum Kind {
 pub struct Probe {
     /// The namespace it comes from.
     pub from: &'static str,
-    /// Its source.
+    /// Its source. The port is a ping's identifier.
     pub source: SocketAddrV4,
     /// Its destination.
     pub to: SocketAddrV4,
@@ -43,8 +38,8 @@ pub struct Probe {
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer; TCP and UDP servers tell which address they saw.
-    Answered(Option<Ipv4Addr>),
+    /// An answer; TCP and UDP servers tell what they saw.
+    Answered(Option<Seen>),
     /// A RST, or port unreachable.
     Refused,
     /// Another unreachable.
@@ -53,136 +48,175 @@ pub enum Outcome {
     Silent,
 }
 
+/// Where a probe came from, as the far end saw it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Seen {
+    /// The address.
+    pub address: Ipv4Addr,
+    /// The port.
+    pub port: Port,
+}
+
+/// A source port at the far end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Port {
+    /// The one that was sent.
+    Kept,
+    /// Another one, of 1024 to 65535.
+    Translated,
+    /// Another one.
+    Low,
+}
+
+/// A probe whose socket is open still: it can be tried again, later and under other rules.
+#[derive(Debug)]
+pub struct Open {
+    probe: Probe,
+    // For TCP and raw sockets as well: whatever is connected can send and receive.
+    socket: UdpSocket,
+}
+
 impl Probe {
-    /// Tries it in the namespace called `netns`.
-    pub fn run(&self, netns: &str, patience: Duration) -> Outcome {
-        if self.kind == Kind::Ping {
-            return ping(netns, self, patience);
-        }
+    /// Tries it in the namespace called `netns`. Open is what was answered.
+    pub fn run(&self, netns: &str, patience: Duration) -> (Outcome, Option<Open>) {
         let namespace = Namespace::open(&netns::path(netns)).expect("a namespace of the test");
-        let outcome = namespace.run(|| {
-            Ok(match self.kind {
-                Kind::Tcp => tcp(self, patience),
-                _ => udp(self, patience),
-            })
-        });
-        match outcome.expect("root can enter a namespace") {
-            Ok(seen) => Outcome::Answered(Some(seen)),
-            Err(error) => match error.kind() {
-                ErrorKind::ConnectionRefused => Outcome::Refused,
-                ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Outcome::Unreachable,
-                ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Silent,
-                _ => panic!("{self:?}: {error}"),
-            },
+        let connected = namespace.run(|| Ok(self.connect(patience))).expect("root can enter a namespace");
+        let open = connected.map(|socket| Open { probe: *self, socket: UdpSocket::from(socket) });
+        let mut open = match open {
+            Ok(open) => open,
+            Err(error) => return (self.outcome_of(&error), None),
+        };
+        let outcome = open.again(patience);
+        (outcome, matches!(outcome, Outcome::Answered(_)).then_some(open))
+    }
+
+    fn connect(&self, patience: Duration) -> std::io::Result<OwnedFd> {
+        let (kind, protocol) = match self.kind {
+            Kind::Tcp => (SocketType::STREAM, None),
+            Kind::Udp => (SocketType::DGRAM, None),
+            Kind::Ping => (SocketType::RAW, Some(ipproto::ICMP)),
+            Kind::LostAck => (SocketType::RAW, Some(ipproto::TCP)),
+        };
+        let socket = rustix::net::socket(AddressFamily::INET, kind, protocol)?;
+        if self.kind == Kind::Tcp {
+            rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
+            // What is closed is gone at once, whether or not the other end can be told.
+            rustix::net::sockopt::set_socket_linger(&socket, Some(Duration::ZERO))?;
+            rustix::io::ioctl_fionbio(&socket, true)?;
+        }
+        rustix::net::bind(&socket, &self.source)?;
+        match rustix::net::connect(&socket, &self.to) {
+            Ok(()) => {}
+            Err(rustix::io::Errno::INPROGRESS) => {
+                let patience = rustix::time::Timespec::try_from(patience).map_err(std::io::Error::other)?;
+                if poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&patience))? == 0 {
+                    return Err(ErrorKind::TimedOut.into());
+                }
+                rustix::net::sockopt::socket_error(&socket)??;
+            }
+            Err(error) => return Err(error.into()),
+        }
+        rustix::io::ioctl_fionbio(&socket, false)?;
+        Ok(socket)
+    }
+
+    fn outcome_of(&self, error: &std::io::Error) -> Outcome {
+        match error.kind() {
+            ErrorKind::ConnectionRefused | ErrorKind::ConnectionReset => Outcome::Refused,
+            ErrorKind::HostUnreachable | ErrorKind::NetworkUnreachable => Outcome::Unreachable,
+            ErrorKind::TimedOut | ErrorKind::WouldBlock => Outcome::Silent,
+            _ => panic!("{self:?}: {error}"),
+        }
+    }
+
+    /// What is sent.
+    fn question(&self) -> Vec<u8> {
+        match self.kind {
+            Kind::Tcp | Kind::Udp => b"who am I?".to_vec(),
+            Kind::Ping => {
+                let mut echo = [&[8, 0, 0, 0], &self.source.port().to_be_bytes()[..], &[0, 1]].concat();
+                let sum = checksum(&echo);
+                echo[2..4].copy_from_slice(&sum.to_be_bytes());
+                echo
+            }
+            Kind::LostAck => {
+                let ports = [self.source.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
+                // Sequence and acknowledgement, header length, ACK, window.
+                let mut segment =
+                    [&ports[..], &[0, 0, 0, 7, 0, 0, 0, 9, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0]].concat();
+                let pseudo =
+                    [&self.source.ip().octets()[..], &self.to.ip().octets(), &[0, 6, 0, 20]].concat();
+                let sum = checksum(&[&pseudo[..], &segment].concat());
+                segment[16..18].copy_from_slice(&sum.to_be_bytes());
+                segment
+            }
+        }
+    }
+
+    /// What an answer says, if it is one to this probe. Raw sockets bring the IP header along, and what is for others.
+    fn read(&self, answer: &[u8]) -> Option<Outcome> {
+        const HEADER: usize = 20;
+        match self.kind {
+            Kind::Tcp | Kind::Udp => {
+                let seen: SocketAddrV4 = std::str::from_utf8(answer).ok()?.parse().ok()?;
+                let port = match seen.port() {
+                    port if port == self.source.port() => Port::Kept,
+                    1024.. => Port::Translated,
+                    _ => Port::Low,
+                };
+                Some(Outcome::Answered(Some(Seen { address: *seen.ip(), port })))
+            }
+            Kind::Ping => {
+                let reply = answer.get(HEADER..)?;
+                let ours = reply.first() == Some(&0) && reply.get(4..6)? == self.source.port().to_be_bytes();
+                ours.then_some(Outcome::Answered(None))
+            }
+            Kind::LostAck => {
+                let segment = answer.get(HEADER..)?;
+                let ends = [self.to.port().to_be_bytes(), self.source.port().to_be_bytes()].concat();
+                let reset = segment.get(13)? & 0x04 != 0;
+                (segment.get(..4)? == ends && reset).then_some(Outcome::Refused)
+            }
         }
     }
 }
 
-fn tcp(probe: &Probe, patience: Duration) -> std::io::Result<Ipv4Addr> {
-    let socket = rustix::net::socket(AddressFamily::INET, SocketType::STREAM, None)?;
-    rustix::net::sockopt::set_socket_reuseaddr(&socket, true)?;
-    rustix::io::ioctl_fionbio(&socket, true)?;
-    rustix::net::bind(&socket, &probe.source)?;
-    match rustix::net::connect(&socket, &probe.to) {
-        Ok(()) | Err(rustix::io::Errno::INPROGRESS) => {}
-        Err(error) => return Err(error.into()),
+impl Open {
+    /// What was tried.
+    pub fn probe(&self) -> Probe {
+        self.probe
     }
-    let patience_given = rustix::time::Timespec::try_from(patience).map_err(std::io::Error::other)?;
-    let ready = poll(&mut [PollFd::new(&socket, PollFlags::OUT)], Some(&patience_given))?;
-    if ready == 0 {
-        return Err(ErrorKind::TimedOut.into());
+
+    /// Tries it once more, with the same socket.
+    pub fn again(&mut self, patience: Duration) -> Outcome {
+        self.ask(patience).unwrap_or_else(|error| self.probe.outcome_of(&error))
     }
-    rustix::net::sockopt::socket_error(&socket)??;
-    rustix::io::ioctl_fionbio(&socket, false)?;
-    let mut stream = TcpStream::from(socket);
-    stream.set_read_timeout(Some(Duration::from_secs(10)))?;
-    let mut said = String::new();
-    stream.read_to_string(&mut said)?;
-    said.parse().map_err(std::io::Error::other)
-}
 
-fn udp(probe: &Probe, patience: Duration) -> std::io::Result<Ipv4Addr> {
-    let socket = UdpSocket::bind(probe.source)?;
-    socket.connect(probe.to)?;
-    socket.set_read_timeout(Some(patience))?;
-    socket.send(b"who am I?")?;
-    let mut said = [0; 32];
-    let length = socket.recv(&mut said)?;
-    String::from_utf8_lossy(&said[..length]).parse().map_err(std::io::Error::other)
-}
-
-fn ping(netns: &str, probe: &Probe, patience: Duration) -> Outcome {
-    let seconds = patience.as_secs_f32().to_string();
-    let output = Command::new("ip")
-        .args(["netns", "exec", netns, "ping", "-n", "-c", "1", "-W", &seconds])
-        .args(["-I", &probe.source.ip().to_string(), &probe.to.ip().to_string()])
-        .output()
-        .expect("ping");
-    match output.status.code() {
-        Some(0) => Outcome::Answered(None),
-        _ if String::from_utf8_lossy(&output.stdout).contains("nreachable") => Outcome::Unreachable,
-        _ => Outcome::Silent,
-    }
-}
-
-/// Servers in one namespace, on all of these addresses. They end when this is dropped.
-pub struct Servers {
-    stop: Arc<AtomicBool>,
-    threads: Vec<JoinHandle<()>>,
-}
-
-impl Servers {
-    /// Listening, when this returns.
-    #[track_caller]
-    pub fn start(netns: &str, addresses: &[&str]) -> Self {
-        let namespace = Namespace::open(&netns::path(netns)).expect("a namespace of the test");
-        let addresses: Vec<Ipv4Addr> = addresses.iter().map(|it| it.parse().expect("an address")).collect();
-        let stop = Arc::new(AtomicBool::new(false));
-        let mut threads = Vec::new();
-        for address in addresses {
-            let sockets = namespace.run(|| {
-                let listeners = TCP.map(|port| TcpListener::bind((address, port)).expect("a free port"));
-                Ok((listeners, UDP.map(|port| UdpSocket::bind((address, port)).expect("a free port"))))
-            });
-            let (listeners, sockets) = sockets.expect("root can enter a namespace");
-            let (tcp_stop, udp_stop) = (stop.clone(), stop.clone());
-            threads.push(std::thread::spawn(move || {
-                until_stopped(&tcp_stop, &listeners, |listener| {
-                    if let Ok((mut stream, peer)) = listener.accept() {
-                        // Whoever has gone does not read it.
-                        let _ = stream.write_all(peer.ip().to_string().as_bytes());
-                    }
-                });
-            }));
-            threads.push(std::thread::spawn(move || {
-                until_stopped(&udp_stop, &sockets, |socket| {
-                    if let Ok((_, peer)) = socket.recv_from(&mut [0; 32]) {
-                        let _ = socket.send_to(peer.ip().to_string().as_bytes(), peer);
-                    }
-                });
-            }));
-        }
-        Self { stop, threads }
-    }
-}
-
-impl Drop for Servers {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Relaxed);
-        for thread in self.threads.drain(..) {
-            let _ = thread.join();
+    fn ask(&mut self, patience: Duration) -> std::io::Result<Outcome> {
+        let deadline = std::time::Instant::now() + patience;
+        self.socket.send(&self.probe.question())?;
+        loop {
+            let left = deadline.saturating_duration_since(std::time::Instant::now());
+            self.socket.set_read_timeout(Some(left.max(Duration::from_millis(1))))?;
+            let mut answer = [0; 2048];
+            let length = self.socket.recv(&mut answer)?;
+            if self.probe.kind == Kind::Tcp && length == 0 {
+                return Err(ErrorKind::ConnectionReset.into());
+            }
+            if let Some(outcome) = self.probe.read(&answer[..length]) {
+                return Ok(outcome);
+            }
+            if left.is_zero() {
+                return Err(ErrorKind::TimedOut.into());
+            }
         }
     }
 }
 
-fn until_stopped<T: std::os::fd::AsFd>(stop: &AtomicBool, sockets: &[T], serve: impl Fn(&T)) {
-    let step = rustix::time::Timespec { tv_sec: 0, tv_nsec: 100_000_000 };
-    while !stop.load(Ordering::Relaxed) {
-        let mut fds: Vec<_> = sockets.iter().map(|socket| PollFd::new(socket, PollFlags::IN)).collect();
-        if !poll(&mut fds, Some(&step)).is_ok_and(|ready| ready > 0) {
-            continue;
-        }
-        let ready: Vec<bool> = fds.iter().map(|fd| fd.revents().contains(PollFlags::IN)).collect();
-        sockets.iter().zip(ready).filter(|(_, ready)| *ready).for_each(|(socket, _)| serve(socket));
-    }
+/// RFC 1071, over an even number of bytes.
+fn checksum(bytes: &[u8]) -> u16 {
+    let words = bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
+    let sum: u32 = words.sum();
+    let folded = (sum & 0xFFFF) + (sum >> 16);
+    !((folded & 0xFFFF) + (folded >> 16)) as u16
 }
