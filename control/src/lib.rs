@@ -11,6 +11,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod explain;
+pub mod graph;
 pub mod host;
 pub mod lint;
 pub mod lower;

@@ -14,6 +14,7 @@ const VERBS: &[&str] = &[
     "up",
     "validate",
     "lint",
+    "graph",
     "schema",
     "down",
     "status",
@@ -292,6 +293,36 @@ fn lint_exits_as_grave_as_what_it_finds() {
     assert!(err(&broken).starts_with("error: ") && err(&broken).contains("overlaps"), "{}", err(&broken));
     let output = localvpc(dir.path(), &["lint", "nothing.yaml"]);
     assert_eq!(output.status.code(), Some(2));
+}
+
+#[test]
+fn graph_draws_a_file_in_the_form_that_its_name_says() {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(
+        dir.path().join("small.yaml"),
+        VALID.replace("subnet: a }", "subnet: a }\n      db: { subnet: b }"),
+    )
+    .unwrap();
+    let svg = out(&localvpc(dir.path(), &["graph"]));
+    assert!(svg.starts_with("<svg ") && svg.contains(">web</text>"), "{svg}");
+    let output =
+        localvpc(dir.path(), &["graph", "small.yaml", "--path", "web", "db", "tcp/80", "--write", "x.mmd"]);
+    assert_eq!((output.status.code(), out(&output)), (Some(0), String::new()), "{}", err(&output));
+    let text = fs::read_to_string(dir.path().join("x.mmd")).unwrap();
+    assert!(text.starts_with("flowchart TB\n") && text.contains(" ==> "), "{text}");
+    let json: serde_json::Value =
+        serde_json::from_str(&out(&localvpc(dir.path(), &["graph", "-o", "json"]))).unwrap();
+    assert_eq!(json["nodes"][0]["id"], "vpc:main");
+
+    let output = localvpc(dir.path(), &["graph", "--path", "wbe", "db", "tcp/80"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).contains("did you mean `web`?"), "{}", err(&output));
+    let output = localvpc(dir.path(), &["graph", "--path", "web", "db", "tcp"]);
+    assert_eq!(output.status.code(), Some(2));
+    assert!(err(&output).contains("tcp needs a port"), "{}", err(&output));
+    let output = localvpc(dir.path(), &["graph", "--write", "no/such/place.svg"]);
+    assert_eq!(output.status.code(), Some(1));
+    assert!(err(&output).starts_with("error: cannot write no/such/place.svg: "), "{}", err(&output));
 }
 
 #[test]

@@ -114,9 +114,11 @@ impl FromStr for Ports {
 
 /// What kind of packet.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Traffic {
-    protocol: String,
-    port: Option<u16>,
+pub struct Traffic {
+    /// `tcp`, `udp`, `icmp` or a number.
+    pub protocol: String,
+    /// The destination port, of TCP and UDP.
+    pub port: Option<u16>,
 }
 
 impl FromStr for Traffic {

@@ -54,7 +54,7 @@ pub enum Failure {
     },
     /// The verb needs privileges.
     #[error(
-        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, lint, schema, doctor, serve, and `up --dry-run` while no lab of that name runs"
+        "`localvpc {verb}` needs root: run it with sudo. Without root these work: validate, lint, graph, schema, doctor, serve, and `up --dry-run` while no lab of that name runs"
     )]
     NeedsRoot {
         /// The verb.
@@ -94,6 +94,14 @@ pub enum Failure {
     /// A file that cannot be read.
     #[error("cannot read {path}: {source}", path = .path.display())]
     Read {
+        /// The file.
+        path: PathBuf,
+        /// What the kernel said.
+        source: io::Error,
+    },
+    /// A file that cannot be written.
+    #[error("cannot write {path}: {source}", path = .path.display())]
+    Write {
         /// The file.
         path: PathBuf,
         /// What the kernel said.
@@ -188,7 +196,7 @@ impl Failure {
             Self::Blocked(_) => "blocked",
             Self::NothingToMeasure(_) => "nothing_to_measure",
             Self::Traffic { .. } => "traffic",
-            Self::Read { .. } | Self::Output(_) | Self::System { .. } => "io",
+            Self::Read { .. } | Self::Write { .. } | Self::Output(_) | Self::System { .. } => "io",
             Self::Serve(_) => "serve",
             Self::Command { .. } => "command",
             Self::Conversation { .. } | Self::DaemonStart { .. } => "daemon",

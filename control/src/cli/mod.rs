@@ -19,6 +19,7 @@ mod exec;
 mod explain;
 mod failure;
 mod file;
+mod graph;
 mod hints;
 mod inspect;
 mod lab;
@@ -111,6 +112,7 @@ enum Verb {
     Logs(logs::Args),
     Validate(validate::Args),
     Lint(lint::Args),
+    Graph(graph::Args),
     Schema(schema::Args),
     Doctor(doctor::Args),
     Serve(serve::Args),
@@ -138,6 +140,7 @@ impl Verb {
             Self::Logs(args) => logs::run(args, global),
             Self::Validate(args) => validate::run(args, global),
             Self::Lint(args) => lint::run(args, global),
+            Self::Graph(args) => graph::run(args, global),
             Self::Schema(args) => schema::run(args),
             Self::Doctor(args) => doctor::run(args, global),
             Self::Serve(args) => serve::run(args),

@@ -26,6 +26,22 @@ fn exec_is_the_command() {
     assert_eq!(six.stdout, "", "the kernel sends on its own otherwise");
 }
 
+/// The file may have changed since: what runs is what was applied.
+#[test]
+fn lint_and_graph_look_at_what_runs() {
+    let Some(lab) = Lab::up(TWO_TIER) else { return };
+    lab.write("lab: another\n");
+    let lint: Value = lab.json(&["lint", "--lab", &lab.name]);
+    assert_eq!(
+        (lint["lab"].as_str(), lint["findings"].as_array().map(Vec::len)),
+        (Some(lab.name.as_str()), Some(0))
+    );
+    let svg = lab.localvpc(&["graph", "--lab", &lab.name, "--path", "web", "db", "tcp/5432"]).ok().stdout;
+    assert!(svg.starts_with("<svg ") && svg.contains("ENI_SG_RULES_MISMATCH"), "{svg}");
+    let unknown = lab.localvpc(&["graph", "--lab", &lab.name, "--path", "wbe", "db", "tcp/5432"]).exits(1);
+    assert!(unknown.stderr.contains("did you mean `web`?"), "{unknown}");
+}
+
 #[test]
 fn explain_tells_the_stages_and_its_exit_status_the_outcome() {
     let Some(lab) = Lab::up(TWO_TIER) else { return };

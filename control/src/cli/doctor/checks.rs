@@ -94,7 +94,7 @@ fn privileges() -> Finding {
             State::Missing,
             "privileges",
             "not root",
-            "use sudo. Without root these work: validate, lint, schema, doctor, serve, `up --dry-run`",
+            "use sudo. Without root these work: validate, lint, graph, schema, doctor, serve, `up --dry-run`",
         ),
     }
 }
