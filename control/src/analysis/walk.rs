@@ -558,9 +558,12 @@ impl Walker<'_, '_> {
             self.find(Detail::NoPath, Weight::Detail);
             return Some(At::Arrived(Arrival::Nowhere));
         }
+        let vpc = self.fabric.subnet(row.subnet)?.vpc;
+        let foreign = self.fabric.owner(vpc, packet.source.ip).is_none();
         if self.way == Way::Back {
             // A reply has no lease there; of UDP it would make one, and come from another address.
             let refusal = match self.question.protocol {
+                _ if foreign => DiscardReason::NatForeignSource.into(),
                 Protocol::TCP | Protocol::ICMP => DiscardReason::NatNoConnection.into(),
                 Protocol::UDP => Detail::NatChangesSource.into(),
                 _ => Code::from(DiscardReason::NatProtocol),
@@ -571,11 +574,9 @@ impl Walker<'_, '_> {
             }
             return Some(At::Arrived(Arrival::Nowhere));
         }
-        let vpc = self.fabric.subnet(row.subnet)?.vpc;
-        let refusal = if self.fabric.owner(vpc, packet.source.ip).is_none() {
-            Some(DiscardReason::NatForeignSource)
-        } else {
-            (!translates).then_some(DiscardReason::NatProtocol)
+        let refusal = match foreign {
+            true => Some(DiscardReason::NatForeignSource),
+            false => (!translates).then_some(DiscardReason::NatProtocol),
         };
         let address = row.addresses[self.choice % row.addresses.len().max(1)];
         packet.source = Address::known(address);

@@ -138,7 +138,7 @@ fn running(
         lab::Daemon::Running => {}
     }
     let client = Client::new(run_dir.clone())?;
-    let request = ApplyRequest { file: document.path.display().to_string(), text: document.text.clone() };
+    let request = ApplyRequest::new(document.path.display().to_string(), document.text.clone());
     let plan: Plan = client.tell("/v1/plan", &request)?;
     if !plan.changes.is_empty() {
         warnings.push(format!(

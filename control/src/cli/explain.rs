@@ -126,7 +126,7 @@ fn all(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
     let lab = match &args.offline {
         Some(path) => FileLab::read(Some(path))?,
         None => {
-            let ApplyRequest { file, text } = Client::of(global)?.ask("/v1/document")?;
+            let ApplyRequest { file, text, .. } = Client::of(global)?.ask("/v1/document")?;
             FileLab::of(&file::Document { path: file.into(), text })?
         }
     };

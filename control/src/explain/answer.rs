@@ -3,7 +3,9 @@
 use localvpc_api::tables::Tables;
 use localvpc_api::trace::{Decision, Direction};
 
-use crate::analysis::{Analysis, Case, Chooser, Detail, Finding, Hop, Outcome, Ranges, Way, Weight, analyse};
+use crate::analysis::{
+    Analysis, Case, Chooser, Code, Detail, Finding, Hop, Outcome, Ranges, Way, Weight, analyse,
+};
 use crate::lower::Index;
 use crate::model::Target;
 use crate::view::{ExplainOutcome, ExplainStep, Explanation, Sendable};
@@ -182,6 +184,25 @@ fn steps(
 fn notes(index: &Index, asked: &Asked, analysis: &Analysis) -> Vec<String> {
     let mut notes = Vec::new();
     let case = analysis.main();
+    for finding in &case.findings {
+        let told = matches!(
+            finding.code,
+            Code::Detail(
+                Detail::GroupNotPreserved
+                    | Detail::NatChangesSource
+                    | Detail::MoreSpecificRoute
+                    | Detail::DisconnectedVpcs
+                    | Detail::IgwOutsideVpc
+                    | Detail::RejectsSpoofed
+                    | Detail::RemapsPort
+            )
+        );
+        let route = finding.route.map(|route| format!(" (the route to {route})")).unwrap_or_default();
+        let note = format!("{}{route}: {}", finding.code, finding.code.explanation());
+        if told && finding.weight == Weight::Detail && !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     if case.outcome == Outcome::Partial {
         for port in case.ports.iter().filter(|port| port.good != port.all) {
             let who = match port.chosen_by {
@@ -216,10 +237,11 @@ fn notes(index: &Index, asked: &Asked, analysis: &Analysis) -> Vec<String> {
             None => format!("With another address of the NAT gateway: {what}."),
         });
     }
-    if let (false, Some(addresses)) = (notes.is_empty(), &case.addresses)
+    if let Some(addresses) = &case.addresses
         && analysis.cases.len() > 1
     {
-        notes.insert(0, format!("{}: {}.", networks(addresses), word(case.outcome)));
+        let others = notes.len() + 1 - analysis.cases.len();
+        notes.insert(others, format!("{}: {}.", networks(addresses), word(case.outcome)));
     }
     notes
 }

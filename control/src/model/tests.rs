@@ -812,9 +812,9 @@ fn expectations_name_what_exists() {
         "`TGW_RTB_CANNOT_ROUTE` cannot be the reason here: there are no transit gateways yet",
     );
     let portless = with("app", "h", "").replace("port: 80, ", "");
-    refuse(&portless, "19:36", "this expects nothing in particular without `port:`");
+    refuse(&portless, "19:35", "this expects nothing in particular without `port:`");
     let icmp = with("app", "h", "").replace("protocol: tcp", "protocol: icmp");
-    refuse(&icmp, "19:48", "only tcp and udp have ports");
+    refuse(&icmp, "19:47", "only tcp and udp have ports");
     refuse(&with("app", "h", ", via: iwg"), "19:73", "the file expects something of `iwg`");
     let because = with("app", "h", ", because: NO_ROUTE_TO_DESTINATON");
     let said = refuse(&because, "19:77", "`NO_ROUTE_TO_DESTINATON` is not the code of a reason");

@@ -126,6 +126,7 @@ fn add(tables: &mut Tables, at: usize, vpc: &world::Vpc) {
             },
             tracking: TrackingTimeouts::default(),
             max_connections: 1000,
+            fragments_per_second: 1024,
         });
     }
     for (number, nat) in vpc.nats.iter().enumerate() {

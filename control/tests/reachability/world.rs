@@ -183,7 +183,7 @@ fn vpc(random: &mut Random, at: usize) -> Vpc {
             }
         })
         .collect();
-    let mut target = |random: &mut Random, inside: bool| {
+    let target = |random: &mut Random, inside: bool| {
         let choice = random.below(12);
         match choice {
             0..=3 if !nats.is_empty() => Target::Nat(random.below(nats.len())),
