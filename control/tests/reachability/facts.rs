@@ -320,7 +320,8 @@ impl Walk<'_> {
             .iter()
             .any(|(traffic, peer)| is_everybody(*peer) && is_every_port(*traffic, packet.protocol));
         let has_ports = matches!(packet.protocol, 6 | 17);
-        if !packet.is_reply && !(has_ports && everybody && all) {
+        let untracked = has_ports && everybody && all;
+        if !(packet.is_reply || untracked) {
             self.memory.tracked.push((vpc, instance, outbound));
         }
         Ok(())
