@@ -7,6 +7,7 @@
 
 pub mod analysis;
 pub mod bench;
+pub mod check;
 pub mod cli;
 pub mod config;
 pub mod daemon;

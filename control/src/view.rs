@@ -11,7 +11,7 @@ use localvpc_api::report;
 use localvpc_api::settings::{Merge, Poll};
 use localvpc_api::trace::Tuple;
 
-use crate::analysis::insights::NetworkInsightsAnalysis;
+use crate::analysis::insights::{AnalysisPortRange, NetworkInsightsAnalysis};
 
 /// Body of `POST /v1/apply` and `POST /v1/plan`, and answer to `GET /v1/document`.
 #[derive(Clone, Debug, Serialize, Deserialize)]
@@ -286,8 +286,11 @@ pub struct DataplaneAnswer {
 pub struct Sendable {
     /// The instance or internet host whose namespace sends it.
     pub from: String,
-    /// The packet. Its source port is one of those asked about whose replies come back, if there are any.
+    /// The packet.
     pub packet: Tuple,
+    /// Source ports for TCP and UDP: those asked about whose replies come back, if there are any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub source_ports: Vec<AnalysisPortRange>,
     /// The instance or internet host that has its destination; none where nobody has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub to: Option<String>,
@@ -307,7 +310,8 @@ pub struct ProbeView {
     /// From sending to the answer, in microseconds.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub took_us: Option<u64>,
-    /// What the counters say of where it was discarded: `app: SUBNET_ACL_RESTRICTION`.
+    /// What the counters say of where it was discarded: `eni app: SUBNET_ACL_RESTRICTION`.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub discarded: Vec<String>,
 }
 

@@ -42,8 +42,8 @@ pub struct Question {
     pub to: Destination,
     /// The protocol. ICMP is an echo request and its reply.
     pub protocol: Protocol,
-    /// The destination port of TCP and UDP; 0 otherwise.
-    pub port: u16,
+    /// The destination ports of TCP and UDP, one as a rule; 0 otherwise.
+    pub ports: Ranges,
     /// The source ports that the sender may take; [`EPHEMERAL`] unless something else is known.
     pub source_ports: Ranges,
 }
@@ -122,7 +122,7 @@ pub struct Case {
     pub back: Vec<Hop>,
     /// What is in the way, and what goes with it, in the order of the hops.
     pub findings: Vec<Finding>,
-    /// The source ports that were left open.
+    /// The ports that were left open: the sender's first, then the destination's, then those of NAT gateways on the way.
     pub ports: Vec<OpenPort>,
 }
 
@@ -156,15 +156,26 @@ pub struct Header {
     pub destination_ports: Ranges,
 }
 
-/// A source port that somebody is free to choose.
+/// A port that somebody is free to choose.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OpenPort {
-    /// Who chooses: a NAT gateway, or the sender.
-    pub chosen_by: Option<NatGatewayId>,
+    /// Who chooses.
+    pub chosen_by: Chooser,
     /// What may be chosen.
     pub all: Ranges,
-    /// Of these, the ports whose replies come back.
+    /// Of these, the ports with which packet and reply get through.
     pub good: Ranges,
+}
+
+/// Who chooses a port.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Chooser {
+    /// The sender its source port.
+    Sender,
+    /// The question: a destination port.
+    Question,
+    /// A NAT gateway the source port that it sends from.
+    NatGateway(NatGatewayId),
 }
 
 /// The packet or its reply.
@@ -294,6 +305,12 @@ impl Case {
             Way::Forward => self.forward.get(finding.hop),
             Way::Back => self.back.get(finding.hop),
         }
+    }
+
+    /// The destination ports that get through, where the question has several.
+    pub fn open_ports(&self) -> Option<&Ranges> {
+        let asked = self.ports.iter().find(|port| port.chosen_by == Chooser::Question);
+        asked.map(|port| &port.good)
     }
 
     /// Whether the other case took the same way and the same decisions.

@@ -233,11 +233,16 @@ impl Walker<'_, '_> {
         let has_ports = matches!(question.protocol, Protocol::TCP | Protocol::UDP);
         let (source_port, destination_port) = if has_ports {
             let (all, chosen_by) = match question.from {
-                Source::NatGateway(id) => (Ranges::of(NAT_PORTS.0, NAT_PORTS.1), Some(id)),
-                _ => (question.source_ports.clone(), None),
+                Source::NatGateway(id) => (Ranges::of(NAT_PORTS.0, NAT_PORTS.1), Chooser::NatGateway(id)),
+                _ => (question.source_ports.clone(), Chooser::Sender),
             };
-            self.ports.push(OpenPort { chosen_by, good: all.clone(), all });
-            (Port::Open(0), Port::Fixed(question.port))
+            let source = self.open_port(chosen_by, all);
+            let destination = match (question.ports.count(), question.ports.first()) {
+                // Ports of a question fit 16 bits.
+                (1, Some(port)) => Port::Fixed(port as u16),
+                _ => self.open_port(Chooser::Question, question.ports.clone()),
+            };
+            (source, destination)
         } else {
             (Port::Fixed(0), Port::Fixed(0))
         };
@@ -510,7 +515,7 @@ impl Walker<'_, '_> {
         if !allowed.is_empty() && allowed != load.ports {
             self.narrow(packet.destination_port, &allowed);
             if let Port::Open(at) = packet.destination_port
-                && self.ports[at].chosen_by.is_some()
+                && let Chooser::NatGateway(_) = self.ports[at].chosen_by
             {
                 self.find(Detail::RemapsPort, Weight::Detail);
             }
@@ -553,9 +558,12 @@ impl Walker<'_, '_> {
             self.find(Detail::NoPath, Weight::Detail);
             return Some(At::Arrived(Arrival::Nowhere));
         }
+        let vpc = self.fabric.subnet(row.subnet)?.vpc;
+        let foreign = self.fabric.owner(vpc, packet.source.ip).is_none();
         if self.way == Way::Back {
             // A reply has no lease there; of UDP it would make one, and come from another address.
             let refusal = match self.question.protocol {
+                _ if foreign => DiscardReason::NatForeignSource.into(),
                 Protocol::TCP | Protocol::ICMP => DiscardReason::NatNoConnection.into(),
                 Protocol::UDP => Detail::NatChangesSource.into(),
                 _ => Code::from(DiscardReason::NatProtocol),
@@ -566,18 +574,15 @@ impl Walker<'_, '_> {
             }
             return Some(At::Arrived(Arrival::Nowhere));
         }
-        let vpc = self.fabric.subnet(row.subnet)?.vpc;
-        let refusal = if self.fabric.owner(vpc, packet.source.ip).is_none() {
-            Some(DiscardReason::NatForeignSource)
-        } else {
-            (!translates).then_some(DiscardReason::NatProtocol)
+        let refusal = match foreign {
+            true => Some(DiscardReason::NatForeignSource),
+            false => (!translates).then_some(DiscardReason::NatProtocol),
         };
         let address = row.addresses[self.choice % row.addresses.len().max(1)];
         packet.source = Address::known(address);
         if let Port::Open(_) = packet.source_port {
             let all = Ranges::of(NAT_PORTS.0, NAT_PORTS.1);
-            packet.source_port = Port::Open(self.ports.len());
-            self.ports.push(OpenPort { chosen_by: Some(nat), good: all.clone(), all });
+            packet.source_port = self.open_port(Chooser::NatGateway(nat), all);
         }
         let translated = refusal.is_none().then(|| self.tuple(*packet));
         self.hop(before, decision(translated), refusal.map(Code::from), *packet);
@@ -654,7 +659,12 @@ impl Walker<'_, '_> {
             return Some(At::Arrived(Arrival::Internet));
         }
         let from_outside = !matches!(self.question.from, Source::Eni(_) | Source::NatGateway(_));
-        if from_outside && self.way == Way::Forward {
+        if from_outside && self.way == Way::Back {
+            // Whoever has asked is there.
+            self.hop(before, Decision::Internet { found: true }, None, before);
+            return Some(At::Arrived(Arrival::Internet));
+        }
+        if from_outside {
             let decision = Decision::InternetGateway {
                 internet_gateway: None,
                 direction: Direction::Inbound,
@@ -698,6 +708,11 @@ impl Walker<'_, '_> {
     fn is_other_gateway(&self, vpc: VpcId) -> bool {
         matches!(self.question.from, Source::InternetGateway(asked) if self.fabric.vpc_of(asked) != Some(vpc))
             && self.way == Way::Forward
+    }
+
+    fn open_port(&mut self, chosen_by: Chooser, all: Ranges) -> Port {
+        self.ports.push(OpenPort { chosen_by, good: all.clone(), all });
+        Port::Open(self.ports.len() - 1)
     }
 
     /// Of an open port only these are still good.

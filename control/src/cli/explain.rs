@@ -8,14 +8,18 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::str::FromStr;
 
+use localvpc_api::trace::Protocol;
 use owo_colors::{OwoColorize, Style};
 
 use super::client::Client;
 use super::connections::end;
-use super::file::FileLab;
-use super::{Failure, Format, Global, output};
+use super::file::{self, FileLab};
+use super::{Failure, Format, Global, is_root, output, probing};
+use crate::analysis::{Ranges, matrix};
 use crate::explain;
-use crate::view::{ExplainOutcome, ExplainRequest, ExplainStep, Explanation};
+use crate::view::{
+    ApplyRequest, CountersView, ExplainOutcome, ExplainRequest, ExplainStep, Explanation, StatusView,
+};
 
 /// Tell whether a connection would get through, and what is in its way
 ///
@@ -33,16 +37,30 @@ Examples:
   localvpc explain app example tcp/443
   localvpc explain internet app tcp/22
   localvpc explain app example tcp/443 --offline two-tier.yaml      no lab, no root
+  sudo localvpc explain web db tcp/5432 --probe                      send the packet, too
   localvpc explain web 10.0.2.20 icmp --packets
+  localvpc explain --all                                             who reaches whom
+  localvpc explain --all tcp/443 --svg > matrix.svg
   localvpc explain app 198.51.100.10 udp/53 -o json | jq -r .code")]
 pub struct Args {
-    /// Who sends
-    from: String,
+    /// Who sends; with --all, PROTOCOL[/PORT]
+    #[arg(required_unless_present = "all")]
+    from: Option<String>,
     /// Who should receive
-    to: String,
+    #[arg(required_unless_present = "all", conflicts_with = "all")]
+    to: Option<String>,
     /// tcp/PORT, udp/PORT, icmp, or a protocol number
-    #[arg(value_name = "PROTOCOL[/PORT]")]
-    traffic: Traffic,
+    #[arg(value_name = "PROTOCOL[/PORT]", required_unless_present = "all", conflicts_with = "all")]
+    traffic: Option<Traffic>,
+    /// Who reaches whom, as a table: what gets through between all instances and the internet
+    #[arg(long, conflicts_with_all = ["probe", "packets", "source_port", "source_address"])]
+    all: bool,
+    /// With --all: as CSV
+    #[arg(long, requires = "all")]
+    csv: bool,
+    /// With --all: as a picture
+    #[arg(long, requires = "all", conflicts_with = "csv")]
+    svg: bool,
     /// Source port, or a range of them [default: Linux's ephemeral range, 32768-60999]
     #[arg(long, value_name = "PORT[-PORT]")]
     source_port: Option<Ports>,
@@ -52,30 +70,117 @@ pub struct Args {
     /// Analyse a file, without a lab and without root
     #[arg(long, value_name = "FILE")]
     offline: Option<PathBuf>,
+    /// Send the packet, too, from the sender's namespace, and look whether it arrives and is answered
+    #[arg(long, conflicts_with = "offline")]
+    probe: bool,
     /// Show the packet as it comes to each stage
     #[arg(long)]
     packets: bool,
 }
 
 pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
+    if args.all {
+        return all(&args, global);
+    }
+    // `clap` has seen to it that they are there.
+    let (Some(from), Some(to), Some(traffic)) = (args.from, args.to, args.traffic) else {
+        return Err(Failure::Usage("FROM, TO and PROTOCOL[/PORT] say what is asked".into()));
+    };
     let request = ExplainRequest {
-        from: args.from,
-        to: args.to,
-        protocol: args.traffic.protocol,
-        port: args.traffic.port,
+        from,
+        to,
+        protocol: traffic.protocol,
+        port: traffic.port,
         source_port: args.source_port.map(|ports| ports.from),
         source_port_to: args.source_port.map(|ports| ports.to),
         source_address: args.source_address,
     };
     let explanation: Explanation = match &args.offline {
         Some(path) => offline(path, &request)?,
+        None if args.probe => probed(&Client::of(global)?, &request)?,
         None => Client::of(global)?.tell("/v1/explain", &request)?,
     };
     match global.output {
         Format::Json => output::print_json(&explanation)?,
         Format::Table => output::print(&render(&explanation, args.packets))?,
     }
-    Ok(ExitCode::from(exit_code(explanation.outcome)))
+    Ok(ExitCode::from(exit_code(probing::outcome(&explanation))))
+}
+
+/// Who reaches whom.
+fn all(args: &Args, global: &Global) -> Result<ExitCode, Failure> {
+    let traffic = match &args.from {
+        None => matrix::Traffic::everything(),
+        Some(text) => {
+            let Traffic { protocol, port } = text.parse().map_err(Failure::Usage)?;
+            let protocol = match protocol.as_str() {
+                "tcp" => Protocol::TCP,
+                "udp" => Protocol::UDP,
+                "icmp" => Protocol::ICMP,
+                // It was parsed as a number.
+                number => Protocol(number.parse().unwrap_or_default()),
+            };
+            vec![matrix::Traffic { protocol, ports: Ranges::one(port.unwrap_or(0).into()) }]
+        }
+    };
+    let lab = match &args.offline {
+        Some(path) => FileLab::read(Some(path))?,
+        None => {
+            let ApplyRequest { file, text, .. } = Client::of(global)?.ask("/v1/document")?;
+            FileLab::of(&file::Document { path: file.into(), text })?
+        }
+    };
+    let matrix = matrix::matrix(&lab.lowered.index, &lab.lowered.tables, &traffic);
+    match (global.output, args.csv, args.svg) {
+        (_, true, _) => output::print(&matrix.csv())?,
+        (_, _, true) => output::print(&matrix.svg())?,
+        (Format::Json, ..) => output::print_json(&matrix)?,
+        (Format::Table, ..) => output::print(&table(&matrix))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn table(matrix: &matrix::Matrix) -> String {
+    let corner = "FROM \\ TO".to_owned();
+    let header: Vec<&str> =
+        std::iter::once(corner.as_str()).chain(matrix.ends.iter().map(String::as_str)).collect();
+    let mut table = output::table(&header);
+    for (name, row) in matrix.ends.iter().zip(&matrix.rows) {
+        table.add_row(std::iter::once(name.as_str()).chain(row.iter().map(matrix::Cell::text)));
+    }
+    let mut text = output::lines(&table, "");
+    if text.contains('*') {
+        text += "* from some addresses or source ports only\n";
+    }
+    text
+}
+
+/// What the lab says, and a packet that was sent in it.
+fn probed(client: &Client, request: &ExplainRequest) -> Result<Explanation, Failure> {
+    if !is_root() {
+        return Err(Failure::NeedsRoot { verb: "explain --probe" });
+    }
+    let mut explanation: Explanation = client.tell("/v1/explain", request)?;
+    let status: StatusView = client.ask("/v1/status")?;
+    let before: CountersView = client.ask("/v1/counters")?;
+    explanation.probe = probing::probe(&client.run_dir, &status, &explanation)?;
+    let after: CountersView = client.ask("/v1/counters")?;
+    match &mut explanation.probe {
+        Some(probe) => {
+            if probe.answer.is_none() {
+                probe.discarded = probing::discarded(&before, &after);
+            }
+            if !probe.agrees {
+                let note = "The packet does not do what the analysis says: a program, a firewall or a route inside one of the \
+                            namespaces may be the reason.";
+                explanation.notes.push(note.into());
+            }
+        }
+        None => explanation.notes.push(
+            "No packet was sent: none leaves a namespace for this, or nobody there could send it.".into(),
+        ),
+    }
+    Ok(explanation)
 }
 
 /// What a file alone says.
@@ -194,6 +299,10 @@ pub fn render(explanation: &Explanation, with_packets: bool) -> String {
     for (at, line) in advice.iter().enumerate() {
         let number = if advice.len() > 1 { format!("{}. ", at + 1) } else { String::new() };
         let _ = writeln!(text, "{:INDENT$}{number}{line}", "");
+    }
+    if let Some(probe) = &explanation.probe {
+        let style = if probe.agrees { Style::new() } else { Style::new().red() };
+        let _ = writeln!(text, "  probe {}", probing::line(probe).style(style));
     }
     for note in &explanation.notes {
         let _ = writeln!(text, "{:INDENT$}{}", "", note.yellow());

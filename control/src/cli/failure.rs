@@ -99,6 +99,9 @@ pub enum Failure {
         /// What the kernel said.
         source: io::Error,
     },
+    /// Words on the command line that do not go together.
+    #[error("{0}")]
+    Usage(String),
     /// A file that cannot be written.
     #[error("cannot write {path}: {source}", path = .path.display())]
     Write {
@@ -107,6 +110,9 @@ pub enum Failure {
         /// What the kernel said.
         source: io::Error,
     },
+    /// A packet could not be sent.
+    #[error(transparent)]
+    Probe(#[from] crate::probe::Error),
     /// No file was named and none, or more than one, was found.
     #[error("{0}")]
     WhichFile(String),
@@ -192,7 +198,8 @@ impl Failure {
             Self::NeedsRoot { .. } | Self::NoAccess { .. } | Self::NoAccessForDryRun { .. } => "privileges",
             Self::NotFound { .. } => "not_found",
             Self::WrongSource(_) => "wrong_source",
-            Self::Host(_) | Self::LinuxRouter(_) => "host",
+            Self::Usage(_) => "usage",
+            Self::Host(_) | Self::LinuxRouter(_) | Self::Probe(_) => "host",
             Self::Blocked(_) => "blocked",
             Self::NothingToMeasure(_) => "nothing_to_measure",
             Self::Traffic { .. } => "traffic",

@@ -67,8 +67,15 @@ impl FileLab {
     /// # Errors
     /// Those of [`read`], and [`Failure::Config`] where the file is wrong.
     pub fn read(named: Option<&Path>) -> Result<Self, Failure> {
-        let Document { path, text } = read(named)?;
-        let (model, _) = Model::read(&path.display().to_string(), &text)
+        Self::of(&read(named)?)
+    }
+
+    /// What a document describes.
+    ///
+    /// # Errors
+    /// [`Failure::Config`] where it is wrong.
+    pub fn of(document: &Document) -> Result<Self, Failure> {
+        let (model, _) = Model::read(&document.path.display().to_string(), &document.text)
             .map_err(|errors| Failure::Config(errors.error_view()))?;
         let lowered = lower(&model, &mut IdRegistry::default(), Generation(0));
         Ok(Self { lowered })

@@ -8,6 +8,7 @@ use std::process::ExitCode;
 use clap::{Parser, Subcommand};
 
 mod bench;
+mod check;
 mod client;
 mod completion;
 mod connections;
@@ -29,6 +30,7 @@ mod ls;
 mod nat;
 mod output;
 mod plan;
+mod probing;
 mod schema;
 mod serve;
 mod shell;
@@ -46,7 +48,7 @@ pub fn main() -> ExitCode {
     // An empty variable is none, as everywhere.
     global.lab = global.lab.or_else(|| std::env::var("LOCALVPC_LAB").ok().filter(|lab| !lab.is_empty()));
     // 2 is the code for "could not find out" of verbs whose 1 is an answer: blocked, errors found.
-    let failed = if matches!(verb, Verb::Explain(_) | Verb::Lint(_)) { 2 } else { 1 };
+    let failed = if matches!(verb, Verb::Explain(_) | Verb::Check(_) | Verb::Lint(_)) { 2 } else { 1 };
     match verb.run(&global) {
         Ok(code) => code,
         Err(failure) if failure.is_closed_pipe() => ExitCode::SUCCESS,
@@ -106,6 +108,7 @@ enum Verb {
     Shell(shell::Args),
     Explain(explain::Args),
     Bench(bench::Args),
+    Check(check::Args),
     Connections(connections::Args),
     Nat(nat::Args),
     Counters(counters::Args),
@@ -134,6 +137,7 @@ impl Verb {
             Self::Shell(args) => shell::run(args, global),
             Self::Explain(args) => explain::run(args, global),
             Self::Bench(args) => bench::run(args, global),
+            Self::Check(args) => check::run(args, global),
             Self::Connections(args) => connections::run(args, global),
             Self::Nat(args) => nat::run(args, global),
             Self::Counters(args) => counters::run(args, global),

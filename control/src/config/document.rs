@@ -292,6 +292,8 @@ record! {
         pub protocol: Spanned<ProtocolWord>,
         /// Destination port.
         pub port: Option<Spanned<u16>>,
+        /// Source ports of TCP or UDP: one, or a range. Default: those that Linux takes, 32768-60999.
+        pub source_ports: Option<Spanned<PortRange>>,
         /// Whether it is.
         pub reachable: Spanned<bool>,
         /// What it passes on the way, in this order.

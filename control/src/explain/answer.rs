@@ -3,13 +3,15 @@
 use localvpc_api::tables::Tables;
 use localvpc_api::trace::{Decision, Direction};
 
-use crate::analysis::{Analysis, Case, Detail, Finding, Hop, Outcome, Ranges, Way, Weight, analyse};
+use crate::analysis::{
+    Analysis, Case, Chooser, Code, Detail, Finding, Hop, Outcome, Ranges, Way, Weight, analyse,
+};
 use crate::lower::Index;
 use crate::model::Target;
 use crate::view::{ExplainOutcome, ExplainStep, Explanation, Sendable};
 
 use super::advice::advice;
-use super::insights::insights;
+use super::insights::{insights, port_ranges};
 use super::{Asked, render};
 
 /// Analyses a question, and says in words what comes out.
@@ -82,22 +84,23 @@ pub fn answer_of(index: &Index, asked: &Asked, mut analysis: Analysis) -> Explan
         advice: (!said.is_empty()).then(|| said.join("\n")),
         notes: notes(index, asked, &analysis),
         dataplane: None,
-        send: good_port(asked, case),
+        send: sendable(asked, case),
         probe: None,
         analysis: Some(insights(index, asked, &analysis)),
     }
 }
 
-/// The packet to send, from a port whose replies come back, where one does.
-fn good_port(asked: &Asked, case: &Case) -> Option<Sendable> {
+/// The packet to send, from ports whose replies come back, where there are any.
+fn sendable(asked: &Asked, case: &Case) -> Option<Sendable> {
     let mut send = asked.send.clone()?;
-    let own = case.ports.first().filter(|port| port.chosen_by.is_none());
-    if let Some(port) = own
-        && !port.good.contains(send.packet.source_port.into())
-        && let Some(good) = port.good.first()
-    {
-        // Ports of the question fit 16 bits.
-        send.packet.source_port = good as u16;
+    if let Some(port) = case.ports.first().filter(|port| port.chosen_by == Chooser::Sender) {
+        let good = if port.good.is_empty() { &port.all } else { &port.good };
+        send.source_ports = port_ranges(good);
+        if let (false, Some(first)) =
+            (good.contains(send.packet.source_port.into()), send.source_ports.first())
+        {
+            send.packet.source_port = first.from;
+        }
     }
     Some(send)
 }
@@ -181,11 +184,32 @@ fn steps(
 fn notes(index: &Index, asked: &Asked, analysis: &Analysis) -> Vec<String> {
     let mut notes = Vec::new();
     let case = analysis.main();
+    for finding in &case.findings {
+        let told = matches!(
+            finding.code,
+            Code::Detail(
+                Detail::GroupNotPreserved
+                    | Detail::NatChangesSource
+                    | Detail::MoreSpecificRoute
+                    | Detail::DisconnectedVpcs
+                    | Detail::IgwOutsideVpc
+                    | Detail::RejectsSpoofed
+                    | Detail::RemapsPort
+            )
+        );
+        let route = finding.route.map(|route| format!(" (the route to {route})")).unwrap_or_default();
+        let note = format!("{}{route}: {}", finding.code, finding.code.explanation());
+        if told && finding.weight == Weight::Detail && !notes.contains(&note) {
+            notes.push(note);
+        }
+    }
     if case.outcome == Outcome::Partial {
         for port in case.ports.iter().filter(|port| port.good != port.all) {
             let who = match port.chosen_by {
-                Some(nat) => format!("NAT gateway {}", index.nat_gateway_name(nat)),
-                None => asked.from.split(' ').next().unwrap_or_default().to_owned(),
+                Chooser::NatGateway(nat) => format!("NAT gateway {}", index.nat_gateway_name(nat)),
+                Chooser::Sender | Chooser::Question => {
+                    asked.from.split(' ').next().unwrap_or_default().to_owned()
+                }
             };
             let bad = port.all.without(&port.good);
             notes.push(format!(
@@ -213,10 +237,11 @@ fn notes(index: &Index, asked: &Asked, analysis: &Analysis) -> Vec<String> {
             None => format!("With another address of the NAT gateway: {what}."),
         });
     }
-    if let (false, Some(addresses)) = (notes.is_empty(), &case.addresses)
+    if let Some(addresses) = &case.addresses
         && analysis.cases.len() > 1
     {
-        notes.insert(0, format!("{}: {}.", networks(addresses), word(case.outcome)));
+        let others = notes.len() + 1 - analysis.cases.len();
+        notes.insert(others, format!("{}: {}.", networks(addresses), word(case.outcome)));
     }
     notes
 }
@@ -251,7 +276,7 @@ fn in_the_kernel(index: &Index, asked: &Asked) -> Explanation {
             source: nothing,
             destination: nothing,
             source_port: 0,
-            destination_port: asked.question.port,
+            destination_port: asked.question.ports.first().map_or(0, |port| port as u16),
             protocol: asked.question.protocol,
         },
         |trace| trace.tuple,

@@ -352,7 +352,8 @@ fn protocol_of(traffic: Traffic) -> String {
     }
 }
 
-fn port_ranges(ports: &Ranges) -> Vec<AnalysisPortRange> {
+/// Ports in the API's shape.
+pub fn port_ranges(ports: &Ranges) -> Vec<AnalysisPortRange> {
     // Ports fit 16 bits.
     ports.iter().map(|(from, to)| AnalysisPortRange { from: from as u16, to: to as u16 }).collect()
 }

@@ -29,16 +29,18 @@ pub fn resolve(index: &Index, request: &ExplainRequest) -> Result<Asked, ErrorVi
         source_address: request.source_address,
         to: to.destination(index, &request.to)?,
         protocol,
-        port,
+        ports: Ranges::one(port.into()),
         source_ports,
     };
     let link = from.link(index);
     let source = request.source_address.map(IpAddr::V4).or_else(|| from.sends_as());
     let destination = to.address_for(&from);
     let kernel = kernel(&from, &to, index, source, destination);
+    // On the internet nobody has a private address, and a packet to one shows it; in another VPC somebody may.
+    let sendable = destination.or_else(|| to.sends_as().filter(|_| from.vpc().is_none()));
     let shown_port = (port != 0).then_some(port);
     // A dry run of the dataplane needs a link and two addresses.
-    let trace = match (link, source, destination) {
+    let trace = match (link, source, sendable) {
         (Some(link), Some(source), Some(destination))
             if kernel.is_none() && is_unicast(source) && is_unicast(destination) =>
         {
@@ -56,8 +58,11 @@ pub fn resolve(index: &Index, request: &ExplainRequest) -> Result<Asked, ErrorVi
         _ => None,
     };
     let send = trace.as_ref().and_then(|trace: &TraceRequest| {
-        let to = destination.and_then(|address| receiver(index, from.vpc(), address));
-        Some(Sendable { from: from.speaker(index)?, packet: trace.tuple, to })
+        let to = match destination {
+            Some(address) => receiver(index, from.vpc(), address),
+            None => to.speaker(index),
+        };
+        Some(Sendable { from: from.speaker(index)?, packet: trace.tuple, source_ports: Vec::new(), to })
     });
     let nowhere = destination.filter(|_| matches!(to, End::Address(..)));
     Ok(Asked {

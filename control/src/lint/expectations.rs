@@ -2,6 +2,8 @@
 
 use std::net::IpAddr;
 
+use localvpc_api::tables::PortRange;
+
 use crate::config::Span;
 use crate::model::{Expectation, Model};
 
@@ -45,11 +47,18 @@ struct Question {
     to: String,
     protocol: u8,
     port: Option<u16>,
+    source_ports: Option<PortRange>,
 }
 
 impl Question {
     fn of(model: &Model, it: &Expectation) -> Self {
-        Self { from: end(model, &it.from), to: end(model, &it.to), protocol: it.protocol.0, port: it.port }
+        Self {
+            from: end(model, &it.from),
+            to: end(model, &it.to),
+            protocol: it.protocol.0,
+            port: it.port,
+            source_ports: it.source_ports,
+        }
     }
 }
 

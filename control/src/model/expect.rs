@@ -2,9 +2,9 @@
 
 use std::net::IpAddr;
 
-use localvpc_api::DiscardReason;
 use localvpc_api::trace::Protocol;
 
+use crate::analysis::codes::{Code, cannot_occur};
 use crate::config::Spanned;
 use crate::config::diagnostic::{Diagnostics, nearest, quoted};
 use crate::config::document::{ExpectSection, LabSection};
@@ -13,7 +13,7 @@ use crate::config::values::{ProtocolWord, Text};
 use super::Expectation;
 use super::build::{place, texts};
 
-/// The expectations of a file. Nothing checks yet whether they come true, which is said once.
+/// The expectations of a file, for `localvpc check`.
 pub fn expectations(content: &LabSection, errors: &mut Diagnostics) -> Vec<Expectation> {
     let names = Names::of(content);
     // A section under a misspelt key has been complained about; what is in it is not missing.
@@ -25,9 +25,7 @@ pub fn expectations(content: &LabSection, errors: &mut Diagnostics) -> Vec<Expec
         names.receiver(&section.to, errors);
         section.via.iter().for_each(|word| names.on_the_way(word, errors));
         section.because.iter().for_each(|word| reason(word, errors));
-    }
-    if !content.expect.is_empty() {
-        errors.note("what the file expects (`expect:`) is kept, but not checked yet");
+        port(section, errors);
     }
     content.expect.iter().map(expectation).collect()
 }
@@ -70,18 +68,11 @@ impl<'a> Names<'a> {
     }
 
     fn sender(&self, word: &Spanned<Text>, errors: &mut Diagnostics) {
-        let text = word.value.0.as_str();
-        if self.nat_gateways.contains(&text) {
-            errors
-                .error(word.span, format!("NAT gateway `{text}` sends nothing of its own"))
-                .help("expect something of an instance that is routed to it.");
-        } else {
-            self.check(word, &self.ends, errors);
-        }
+        self.receiver(word, errors);
     }
 
     fn receiver(&self, word: &Spanned<Text>, errors: &mut Diagnostics) {
-        self.check(word, &[&self.ends[..], &self.nat_gateways].concat(), errors);
+        self.check(word, &[&self.ends[..], &self.nat_gateways, &self.internet_gateways].concat(), errors);
     }
 
     fn on_the_way(&self, word: &Spanned<Text>, errors: &mut Diagnostics) {
@@ -107,10 +98,30 @@ impl<'a> Names<'a> {
     }
 }
 
+/// TCP and UDP have a port, nothing else has one.
+fn port(section: &ExpectSection, errors: &mut Diagnostics) {
+    let protocol = &section.protocol;
+    match (protocol.value, &section.port) {
+        (ProtocolWord::Tcp | ProtocolWord::Udp | ProtocolWord::All, None) => {
+            errors
+                .error(protocol.span, "this expects nothing in particular without `port:`")
+                .help("add `port: 443`.");
+        }
+        (ProtocolWord::Icmp | ProtocolWord::Number(_), Some(port)) => {
+            errors.error(port.span, "only tcp and udp have ports").help("leave `port:` out.");
+        }
+        _ => {}
+    }
+}
+
 fn reason(word: &Spanned<Text>, errors: &mut Diagnostics) {
     let text = word.value.0.as_str();
-    let codes = || DiscardReason::ALL.iter().map(|reason| reason.code());
+    let codes = || Code::all().map(Code::as_str);
     if codes().any(|code| code == text) {
+        return;
+    }
+    if let Some(why) = cannot_occur(text) {
+        errors.error(word.span, format!("`{text}` cannot be the reason here: {why}"));
         return;
     }
     let help = match nearest(text, codes()) {
@@ -136,6 +147,7 @@ fn expectation(section: &ExpectSection) -> Expectation {
         to: section.to.value.0.clone(),
         protocol,
         port: section.port.map(|port| port.value),
+        source_ports: section.source_ports.map(|ports| ports.value),
         reachable: section.reachable.value,
         via: texts(&section.via),
         because: section.because.as_ref().map(|text| text.value.0.clone()),

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 use ipnet::IpNet;
 use localvpc_api::message::Offload;
-use localvpc_api::tables::{Action, SourceDestCheck, TrackingTimeouts, Traffic};
+use localvpc_api::tables::{Action, PortRange, SourceDestCheck, TrackingTimeouts, Traffic};
 use localvpc_api::trace::{Direction, Protocol};
 
 use crate::view;
@@ -369,6 +369,8 @@ pub struct Expectation {
     pub protocol: Protocol,
     /// Destination port.
     pub port: Option<u16>,
+    /// Source ports; those that Linux takes where none are named.
+    pub source_ports: Option<PortRange>,
     /// Whether it should arrive.
     pub reachable: bool,
     /// What it should pass.

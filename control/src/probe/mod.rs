@@ -209,11 +209,10 @@ fn wait(here: &Sockets, there: Option<&Sockets>, until: Instant) -> Result<(), E
 
 /// A number that no other probe has: time and ends, mixed.
 fn token(ends: Ends) -> u32 {
-    use std::hash::{BuildHasher, Hash, Hasher};
+    use std::hash::BuildHasher;
     // Seeded at random by the standard library.
-    let mut hasher = std::collections::hash_map::RandomState::new().build_hasher();
-    (ends.source, ends.destination, std::process::id()).hash(&mut hasher);
-    hasher.finish() as u32
+    let random = std::collections::hash_map::RandomState::new();
+    random.hash_one((ends.source, ends.destination, std::process::id())) as u32
 }
 
 fn v4(address: IpAddr) -> Result<Ipv4Addr, Error> {

@@ -13,6 +13,7 @@ mod compare;
 mod configs;
 mod crashes;
 mod differential;
+mod explain;
 mod file_transfer;
 mod load;
 mod mtu;

@@ -67,6 +67,21 @@ fn the_first_screen_is_true() {
 }
 
 #[test]
+fn the_second_screen_is_true() {
+    let Some(lab) = Lab::up(include_str!("../../../configs/two-tier.yaml")) else { return };
+    fs::create_dir(lab.run_dir().join("configs")).unwrap();
+    fs::copy(lab.file(), lab.run_dir().join("configs/two-tier.yaml")).unwrap();
+    let commands = shown("localvpc check configs/two-tier.yaml");
+    assert_eq!(commands.len(), 2, "check, explain");
+    for Shown { command, output } in commands {
+        let words: Vec<_> = command.split_whitespace().skip(1).collect();
+        let done = lab.localvpc(&words).exits(i32::from(command.contains("explain")));
+        let said = done.stdout.replace(&format!("lab {}", lab.name), "lab two-tier");
+        assert_eq!(trimmed(&said), trimmed(&output));
+    }
+}
+
+#[test]
 fn the_broken_file_is_refused_as_shown() {
     let Some(lab) = Lab::new() else { return };
     fs::write(lab.run_dir().join("broken.yaml"), BROKEN).unwrap();

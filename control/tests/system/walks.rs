@@ -73,7 +73,7 @@ fn stages(explanation: &serde_json::Value, way: &str) -> Vec<String> {
 #[test]
 fn walk_1_walk_2_the_stages_in_between() {
     let Some(lab) = Lab::up(TWO_TIER) else { return };
-    let walk_1 = lab.explain("internet web tcp/80", 0);
+    let walk_1 = lab.explain("example web tcp/80", 0);
     assert_eq!(
         stages(&walk_1, "forward"),
         ["igw: destination", "subnet public-a: network ACL default in", "eni web: security group web in"]
