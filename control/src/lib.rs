@@ -3,7 +3,7 @@
 //! Data flows one way: [`config`] (what was written, with spans) → [`model`] (typed
 //! resources) → [`lower`] (rows for the dataplane, a plan for the host) → [`daemon`],
 //! which applies both through [`host`]. [`view`] is what the outside sees of a lab: the
-//! JSON of the HTTP API and of `-o json`. [`cli`] holds one file per verb. [`bench`] is what a lab is measured beside.
+//! JSON of the HTTP API and of `-o json`. [`cli`] holds one file per verb. [`mod@bench`] is what a lab is measured beside.
 
 pub mod analysis;
 pub mod bench;

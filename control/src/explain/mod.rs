@@ -1,6 +1,6 @@
 //! From a question to an explanation with names, rules and lines of the file.
 //!
-//! [`resolve`] turns names into a [`Question`](crate::analysis::Question), [`answer`] has it analysed and turns what
+//! [`resolve`] turns names into a [`Question`], [`answer`] has it analysed and turns what
 //! comes out into steps that a person reads; `advice` says what would let a discarded packet through, `addresses` what an
 //! address is that nothing can have, `insights` says it all again in the EC2 API's shape, and [`compare`] what the
 //! dataplane says to the same question.
