@@ -168,7 +168,7 @@ pub struct InstanceView {
     /// Its Elastic IP or automatic public address.
     pub public_ip: Option<IpAddr>,
     /// Its secondary private addresses.
-    #[serde(default)]
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub secondary_ips: Vec<SecondaryIpView>,
     /// Its security groups.
     pub security_groups: Vec<String>,

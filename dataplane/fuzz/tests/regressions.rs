@@ -42,10 +42,16 @@ fn every_target_has_a_program_and_every_directory_a_target() {
 
 #[test]
 fn the_configurations_of_the_repository_pass_the_target_of_files() {
-    let configs = root().join("../../configs");
-    for file in std::fs::read_dir(configs).expect("the examples").map(|entry| entry.expect("an entry").path())
-    {
-        localvpc_fuzz::config(&std::fs::read(file).expect("an example"));
+    let mut directories = vec![root().join("../../configs")];
+    while let Some(directory) = directories.pop() {
+        for entry in std::fs::read_dir(directory).expect("the examples") {
+            let path = entry.expect("an entry").path();
+            if path.is_dir() {
+                directories.push(path);
+            } else {
+                localvpc_fuzz::config(&std::fs::read(path).expect("an example"));
+            }
+        }
     }
 }
 

@@ -2,7 +2,7 @@
 
 from scapy.layers.inet import IP, TCP, UDP
 
-from bench import sealed
+from bench import own_id, sealed
 
 
 class Flow:
@@ -42,7 +42,8 @@ class Flow:
         transport = type(packet.payload)
         first = self.far.wait("the first packet", lambda it: transport in it and it[transport].dport == self.outside[1])
         self.inside_seen = (first.src, first[transport].sport)
-        return "arrives" if bytes(first) == bytes(self.translated(packet)) else f"arrives as {first.summary()}"
+        expected = own_id(self.translated(packet), first, {})
+        return "arrives" if bytes(first) == bytes(expected) else f"arrives as {first.summary()}"
 
     def translated(self, packet):
         """What `near` sends, as `far` sees it."""
