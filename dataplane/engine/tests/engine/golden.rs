@@ -1,6 +1,6 @@
 //! The worked packet walks of aws-vpc.md §33 as golden traces: every packet, every stage it meets, what becomes of it and what is remembered.
 //!
-//! Each test tells a story, which is compared with `tests/golden/<name>.txt`. `GOLDEN=write cargo test -p localvpc-engine --test golden`
+//! Each test tells a story, which is compared with `tests/engine/golden/<name>.txt`. `GOLDEN=write cargo test -p localvpc-engine --test engine golden`
 //! writes what is told now; read the difference before you keep it. Leased ports are random: they are shown as `P`.
 
 use std::collections::BTreeSet;
@@ -363,7 +363,7 @@ impl Story {
     /// Compares the story with the one that is kept.
     #[track_caller]
     fn matches(self, name: &str) {
-        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.txt"));
+        let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/engine/golden/{name}.txt"));
         let told: String = self.text.lines().map(|line| line.trim_end().to_owned() + "\n").collect();
         if std::env::var("GOLDEN").is_ok_and(|how| how == "write") {
             std::fs::write(&path, told).expect("the story can be written");
