@@ -3,13 +3,29 @@
 //! A random access to a table of hundreds of megabytes misses the cache for the data, and with 4 KiB pages for the page
 //! tables too: a flow hit among a million took a third longer.
 
+use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
+use std::ptr::{NonNull, null_mut};
 
+use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
 
-/// A fixed number of elements.
+/// A fixed number of elements, in memory that the kernel gives at their first use.
+///
+/// It comes from the kernel and not from an allocator: one that writes the zeros itself would use all of it at once, and
+/// in small pages, before it can be advised.
 #[derive(Debug)]
-pub struct Zeroed<T>(Box<[T]>);
+pub struct Zeroed<T> {
+    first: NonNull<T>,
+    count: usize,
+    _mapping: Option<Mapping>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: it owns its elements, as a box does.
+unsafe impl<T: Send> Send for Zeroed<T> {}
+// SAFETY: likewise.
+unsafe impl<T: Sync> Sync for Zeroed<T> {}
 
 impl<T: FromZeros> Zeroed<T> {
     /// `count` elements, all zero.
@@ -17,9 +33,11 @@ impl<T: FromZeros> Zeroed<T> {
     /// # Panics
     /// If there is not that much memory.
     pub fn new(count: usize) -> Self {
-        let elements = <[T]>::new_box_zeroed_with_elems(count).expect("memory for a table as large as asked");
-        advise_huge_pages(&elements);
-        Self(elements)
+        const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= SMALL_PAGE && size_of::<T>() > 0) };
+        let bytes = count.checked_mul(size_of::<T>()).expect("a table smaller than the address space");
+        let mapping = (bytes > 0).then(|| Mapping::new(bytes));
+        let first = mapping.as_ref().map_or(NonNull::dangling(), |mapping| mapping.start.cast());
+        Self { first, count, _mapping: mapping, owns: PhantomData }
     }
 }
 
@@ -28,14 +46,56 @@ impl<T> Deref for Zeroed<T> {
 
     #[inline]
     fn deref(&self) -> &[T] {
-        &self.0
+        // SAFETY: the mapping holds so many elements from `first` on, which is aligned to a page; zeros are a valid `T`
+        // (`FromZeros`); it lives as long as `self`, and only what `self` lends refers to it.
+        unsafe { std::slice::from_raw_parts(self.first.as_ptr(), self.count) }
     }
 }
 
 impl<T> DerefMut for Zeroed<T> {
     #[inline]
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.0
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { std::slice::from_raw_parts_mut(self.first.as_ptr(), self.count) }
+    }
+}
+
+/// Memory from the kernel.
+#[derive(Debug)]
+struct Mapping {
+    whole: NonNull<u8>,
+    length: usize,
+    /// Where what was asked for begins: at a huge page, if it is large.
+    start: NonNull<u8>,
+}
+
+impl Mapping {
+    fn new(bytes: usize) -> Self {
+        let page = if bytes < WORTH_HUGE_PAGES { SMALL_PAGE } else { HUGE_PAGE };
+        let used = bytes.checked_next_multiple_of(page).expect("less than the address space");
+        // One page more, to begin at a multiple of it.
+        let length = if page == HUGE_PAGE { used + page } else { used };
+        let (access, flags) = (ProtFlags::READ | ProtFlags::WRITE, MapFlags::PRIVATE);
+        // SAFETY: a new mapping at a place that the kernel chooses touches no other memory.
+        let whole = unsafe { mmap_anonymous(null_mut(), length, access, flags) };
+        let whole = whole.ok().and_then(|whole| NonNull::new(whole.cast::<u8>()));
+        let whole = whole.expect("memory for a table as large as asked");
+        let distance = if page == HUGE_PAGE { whole.align_offset(HUGE_PAGE) } else { 0 };
+        // SAFETY: the distance to the next page is less than the page that was added.
+        let start = unsafe { whole.add(distance) };
+        if page == HUGE_PAGE {
+            // SAFETY: the range lies within the mapping, and the advice changes how it is backed, not what it holds.
+            // A system that does not take it is only slower.
+            let _ = unsafe { madvise(start.as_ptr().cast(), used, Advice::LinuxHugepage) };
+        }
+        Self { whole, length, start }
+    }
+}
+
+impl Drop for Mapping {
+    fn drop(&mut self) {
+        // SAFETY: the mapping is ours alone, and whoever could refer to it is gone. Unmapping all of it does not fail.
+        let _ = unsafe { munmap(self.whole.as_ptr().cast(), self.length) };
     }
 }
 
@@ -52,20 +112,11 @@ pub fn prefetch<T>(data: &T) {
     let _ = data;
 }
 
+const SMALL_PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 
-fn advise_huge_pages<T>(elements: &[T]) {
-    let bytes = std::ptr::from_ref(elements).cast::<u8>();
-    let start = bytes.align_offset(HUGE_PAGE);
-    let length = size_of_val(elements).saturating_sub(start) / HUGE_PAGE * HUGE_PAGE;
-    if length > 0 {
-        // SAFETY: the range lies within the allocation, and the advice changes how it is backed, not what it holds.
-        // A system that does not take it is only slower.
-        let _ = unsafe {
-            rustix::mm::madvise(bytes.add(start).cast_mut().cast(), length, rustix::mm::Advice::LinuxHugepage)
-        };
-    }
-}
+/// From here on, at most three quarters of a huge page are for nothing.
+const WORTH_HUGE_PAGES: usize = HUGE_PAGE / 4;
 
 #[cfg(test)]
 mod tests {
@@ -79,5 +130,8 @@ mod tests {
         prefetch(&table[1 << 20]);
         assert_eq!((table[1 << 20], table.len()), (7, 3 << 20));
         assert!(Zeroed::<u64>::new(0).is_empty());
+        let mut small = Zeroed::<u32>::new(5);
+        small[4] = 9;
+        assert_eq!(*small, [0, 0, 0, 0, 9]);
     }
 }
