@@ -1,6 +1,6 @@
 //! Random labs, small and quarrelsome.
 
-use crate::random::Random;
+use super::random::Random;
 
 /// A lab.
 #[derive(Debug)]

@@ -22,6 +22,7 @@ mod nat_gateways;
 mod network_acls;
 mod offload;
 mod path_tools;
+mod random_labs;
 mod raw;
 mod readme;
 mod routing;

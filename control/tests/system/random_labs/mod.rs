@@ -1,0 +1,96 @@
+//! Random labs with real namespaces: what the analysis says of random packets is what becomes of them.
+//!
+//! The labs are those of the `reachability` test, where the analysis meets a naive evaluator and the engine; here each is
+//! written as a file, brought up, and every question sent as a real packet. What the analysis of the file
+//! alone says becomes the file's `expect:`, so that `localvpc check` is what compares.
+//!
+//! `RANDOM_LABS=N` tries N labs, `RANDOM_LAB=SEED` that one alone.
+
+mod file;
+mod questions;
+
+#[path = "../../reachability/random.rs"]
+mod random;
+#[path = "../../reachability/world.rs"]
+mod world;
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use localvpc::view::ExplainOutcome;
+use localvpc_api::DiscardReason;
+use serde_json::Value;
+
+use crate::harness::Lab;
+use questions::Question;
+use random::Random;
+use world::World;
+
+/// Labs that are tried where nobody asks for more, questions that are thought of in each, and how many of them are asked.
+const LABS: u64 = 6;
+const IDEAS: usize = 120;
+const QUESTIONS: usize = 20;
+
+#[test]
+fn analysis_and_packets_agree_in_random_labs() {
+    let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
+    let seeds = match number("RANDOM_LAB") {
+        Some(seed) => seed..seed + 1,
+        None => 1..1 + number("RANDOM_LABS").unwrap_or(LABS),
+    };
+    let mut tally = Tally::new();
+    let labs = seeds.end - seeds.start;
+    for seed in seeds {
+        if !compare(seed, &mut tally) {
+            return;
+        }
+    }
+    println!("{labs} labs: {tally:#?}");
+    let count = |what: &str| tally.get(what).copied().unwrap_or_default();
+    if labs >= LABS {
+        let few = labs as usize;
+        assert!(
+            count("reachable") >= 2 * few && count("blocked") >= 2 * few,
+            "too few to say anything: {tally:#?}"
+        );
+    }
+}
+
+/// How questions came out, and how often.
+type Tally = BTreeMap<String, usize>;
+
+/// Brings the lab of a seed up, and sends its packets; false without root.
+#[track_caller]
+fn compare(seed: u64, tally: &mut Tally) -> bool {
+    let mut random = Random::new(seed);
+    let world = World::random(&mut random);
+    let text = file::of(&world);
+    let ideas = questions::of(&world, &mut random, IDEAS);
+    let asked = questions::mixed(questions::decided(&text, ideas), QUESTIONS);
+    let expect: String = asked.iter().map(Question::expectation).collect();
+    let text = format!("{text}expect:\n{expect}");
+    let Some(lab) = Lab::up(&text) else { return false };
+    let done = lab.localvpc(&["check", &lab.file().to_string_lossy(), "-o", "json"]);
+    let about = || format!("RANDOM_LAB={seed}\n{text}\n{done}");
+    let report: Value =
+        serde_json::from_str(&done.stdout).unwrap_or_else(|error| panic!("{error}\n{}", about()));
+    assert_eq!(report["mode"], "probe", "{}", about());
+    let results = report["results"].as_array().map_or(&[][..], Vec::as_slice);
+    assert_eq!(results.len(), asked.len(), "{}", about());
+    for (result, question) in results.iter().zip(&asked) {
+        assert_eq!(result["verdict"], "holds", "{result:#}\n{}", about());
+        assert_eq!(result["probe"]["agrees"], true, "no packet, or another fate: {result:#}\n{}", about());
+        let outcome = if question.outcome == ExplainOutcome::Reachable { "reachable" } else { "blocked" };
+        *tally.entry(outcome.to_owned()).or_default() += 1;
+        *tally.entry(question.code.clone().unwrap_or_else(|| "a reply came back".into())).or_default() += 1;
+    }
+    // The packets were discarded for the reasons that the analysis gives.
+    let is_counted = |code: &&String| DiscardReason::ALL.iter().any(|reason| reason.code() == code.as_str());
+    let reasons: BTreeSet<&String> =
+        asked.iter().filter_map(|it| it.code.as_ref()).filter(is_counted).collect();
+    let counters = lab.counters();
+    for reason in reasons {
+        let counted = counters.discards.iter().any(|it| it.code == *reason && it.packets > 0);
+        assert!(counted, "nothing was discarded because of {reason}: {:#?}\n{}", counters.discards, about());
+    }
+    true
+}
