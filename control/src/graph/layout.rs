@@ -106,8 +106,8 @@ impl Placing<'_> {
         let (face, verdict) = match path.verdict {
             Verdict::Reachable => (Face::Good, "reachable"),
             Verdict::Blocked => (Face::Bad, "blocked"),
-            Verdict::Depends => (Face::Bad, "depends"),
-            Verdict::Undecidable => (Face::Bad, "undecidable"),
+            Verdict::Depends => (Face::Open, "depends"),
+            Verdict::Undecidable => (Face::Open, "undecidable"),
         };
         let question = Text { x: MARGIN, y: MARGIN + 10, face: Face::Name, text: path.question.clone() };
         let x = question.x + question.width() + 16;
@@ -274,7 +274,7 @@ impl Placing<'_> {
             } else {
                 self.port(leg.to, to_side, 8)
             };
-            let points = self.join(start, &self.plan.legs[index], Lane::Leg(index), end.clone());
+            let mut points = self.join(start, &self.plan.legs[index], Lane::Leg(index), end.clone());
             let kind =
                 if path.verdict == Verdict::Undecidable { WireKind::Unknown } else { WireKind::Passes };
             match points.len() {
@@ -282,6 +282,10 @@ impl Placing<'_> {
                 2.. => {
                     // It passes until its last turn.
                     let last = points.len() - 2;
+                    if !inside {
+                        // The cross stands before the box, not on its words.
+                        points[last + 1] = towards(points[last + 1], points[last], 8);
+                    }
                     self.scene.stop = points.last().copied();
                     let stopped = points[last..].to_vec();
                     self.scene.wires.push(Wire { points: points[..=last].to_vec(), kind, ends: false });
@@ -385,6 +389,12 @@ fn texts(lines: &[String], x: i32, y: i32) -> Vec<Text> {
         Text { x: x + indent, y: y + index as i32 * LINE, face: face(index), text: text.to_owned() }
     };
     lines.iter().enumerate().map(line).collect()
+}
+
+/// A point so far from one on the way to another, straight up, down or aside.
+fn towards((x, y): (i32, i32), other: (i32, i32), distance: i32) -> (i32, i32) {
+    let step = |from: i32, to: i32| (to - from).clamp(-distance, distance);
+    (x + step(x, other.0), y + step(y, other.1))
 }
 
 /// Without points that change nothing.

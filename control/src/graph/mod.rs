@@ -13,6 +13,7 @@
 mod build;
 mod dot;
 mod layout;
+mod matrix;
 mod mermaid;
 mod path;
 mod plan;

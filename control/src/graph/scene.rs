@@ -74,6 +74,8 @@ pub enum Face {
     Good,
     /// A bad one.
     Bad,
+    /// Neither: it depends, or nobody knows.
+    Open,
 }
 
 /// A line.

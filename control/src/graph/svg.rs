@@ -42,6 +42,7 @@ text { font: 12px ui-monospace, 'DejaVu Sans Mono', Menlo, Consolas, monospace; 
 .detail { fill: #545b64; }
 .good { font-weight: bold; fill: #1d8102; }
 .bad { font-weight: bold; fill: #d13212; }
+.open { font-weight: bold; fill: #b7791f; }
 .paper { fill: #ffffff; }
 .internet { fill: none; stroke: #879596; stroke-dasharray: 5 4; }
 .vpc { fill: none; stroke: #8c4fff; stroke-width: 1.5; }
@@ -172,11 +173,13 @@ fn write_text(text: &Text, out: &mut String) {
         Face::Detail => "detail",
         Face::Good => "good",
         Face::Bad => "bad",
+        Face::Open => "open",
     };
     let Text { x, y, text, .. } = text;
     let _ = writeln!(out, "<text class=\"{class}\" x=\"{x}\" y=\"{y}\">{}</text>", escaped(text));
 }
 
-fn escaped(text: &str) -> String {
+/// Text for an element or an attribute.
+pub fn escaped(text: &str) -> String {
     text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
