@@ -50,8 +50,8 @@ struct Walker<'f, 't> {
     forward: Vec<Hop>,
     back: Vec<Hop>,
     findings: Vec<Finding>,
-    /// What the interfaces on the way there do with the connection.
-    verdicts: Vec<(EniId, Direction, Tracking)>,
+    /// What the interfaces on the way there do with the connection, as they see it.
+    verdicts: Vec<(EniId, Direction, Packet, Tracking)>,
     /// What the NAT gateways on the way there have translated.
     leases: Vec<Lease>,
     /// A private address that is taken to have a public one, though it has none: that has been noted.
@@ -347,8 +347,12 @@ impl Walker<'_, '_> {
 
     fn security_groups(&mut self, eni: &Eni, direction: Direction, packet: Packet) {
         let verdict = |verdict| Decision::SecurityGroup { eni: eni.id, direction, verdict };
-        let there = self.verdicts.iter().find(|(id, way, _)| (*id, *way) == (eni.id, direction.opposite()));
-        let there = there.map(|(_, _, tracking)| *tracking).filter(|_| self.way == Way::Back);
+        // A reply belongs to a connection by its addresses and ports there: one that a route leads to another interface, or to the
+        // sender's own under another address, belongs to none (SG-30).
+        let there = self.verdicts.iter().find(|(id, way, sent, _)| {
+            (*id, *way, sent.reversed()) == (eni.id, direction.opposite(), packet)
+        });
+        let there = there.map(|(.., tracking)| *tracking).filter(|_| self.way == Way::Back);
         // What passes a NAT gateway is tracked, whatever the rules are (SG-35).
         if there == Some(Tracking::Tracked) || there.is_some() && !self.leases.is_empty() {
             return self.hop(packet, verdict(SecurityGroupVerdict::Tracked), None, packet);
@@ -361,7 +365,7 @@ impl Walker<'_, '_> {
         let tracked = !(both || there == Some(Tracking::Untracked));
         if self.way == Way::Forward {
             let tracking = if tracked { Tracking::Tracked } else { Tracking::Untracked };
-            self.verdicts.push((eni.id, direction, tracking));
+            self.verdicts.push((eni.id, direction, packet, tracking));
         }
         let several = said.parts.len() + usize::from(!said.refused.is_empty()) > 1;
         let nothing = said.parts.is_empty();

@@ -392,6 +392,23 @@ fn a_reply_that_an_instance_forwards_is_not_followed_either() {
     assert!(explanation.advice.unwrap().starts_with("The packet arrives. Its reply is routed to natbox"));
 }
 
+/// A route leads the reply to the very interface that has asked, but not as the reply to what it sent: it asked a public
+/// address, and here comes a private one.
+#[test]
+fn sg_30_a_reply_under_another_address_belongs_to_no_connection() {
+    let text = "lab: x\nvpcs:\n  main:\n    cidr: 10.0.0.0/16\n    internet_gateway: igw\n    subnets:\n      \
+        a: { cidr: 10.0.1.0/24, route_table: out }\n      b: { cidr: 10.0.2.0/24, route_table: back }\n    route_tables:\n      \
+        out: [ { to: 0.0.0.0/0, via: igw } ]\n      back: [ { to: 0.0.0.0/0, via: asks } ]\n    security_groups:\n      none: {}\n      \
+        open: { inbound: [ { udp: 53, from: 0.0.0.0/0 } ] }\n    instances:\n      \
+        asks: { subnet: a, eip: 203.0.113.13, security_groups: none, source_dest_check: false }\n      \
+        answers: { subnet: b, eip: 203.0.113.14, security_groups: open }\n";
+    let explanation = ask(text, "asks", "203.0.113.14", "udp/53").unwrap();
+    assert_eq!(explanation.outcome, ExplainOutcome::Blocked);
+    assert_eq!(explanation.code.as_deref(), Some("SG_HAS_NO_RULES"));
+    let stopped = explanation.back.iter().find(|step| !step.pass).unwrap();
+    assert_eq!(stopped.place, "eni asks");
+}
+
 #[test]
 fn vpc_16_addresses_that_nothing_can_have() {
     for (to, what) in [

@@ -25,6 +25,9 @@ pub enum Fate {
     Dropped(&'static str, Way),
 }
 
+/// Addresses and ports of who sends, and of who should receive.
+type Ends = [(u32, u16); 2];
+
 /// The packet, or its reply.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Way {
@@ -42,8 +45,8 @@ enum Arrival {
 /// What has been remembered of the packet when its reply is on its way.
 #[derive(Default)]
 struct Memory {
-    /// Interfaces that track the connection, with the way the first packet went: out of it or in.
-    tracked: Vec<(usize, usize, bool)>,
+    /// Interfaces that track the connection, with the way the first packet went (out of it or in) and as what.
+    tracked: Vec<(usize, usize, bool, Ends)>,
     /// Translations: VPC, NAT gateway, the packet as it came and as it left.
     leases: Vec<(usize, usize, Packet, Packet)>,
 }
@@ -288,9 +291,12 @@ impl Walk<'_> {
         }
     }
 
-    /// SG-9: a packet of a tracked connection passes, any other by some rule (SG-2).
+    /// SG-9: a packet of a tracked connection passes, any other by some rule (SG-2). It belongs to the connection by its
+    /// addresses and ports (SG-30): a reply that comes in at another interface, or under another address, does not.
     fn groups(&mut self, vpc: usize, instance: usize, outbound: bool, packet: &Packet) -> Step<()> {
-        let there = (vpc, instance, !outbound);
+        let [sender, receiver]: Ends =
+            [(packet.source, packet.source_port), (packet.destination, packet.destination_port)];
+        let there = (vpc, instance, !outbound, [receiver, sender]);
         if packet.is_reply && self.memory.tracked.contains(&there) {
             return Ok(());
         }
@@ -322,7 +328,7 @@ impl Walk<'_> {
         let has_ports = matches!(packet.protocol, 6 | 17);
         let untracked = has_ports && everybody && all;
         if !(packet.is_reply || untracked) {
-            self.memory.tracked.push((vpc, instance, outbound));
+            self.memory.tracked.push((vpc, instance, outbound, [sender, receiver]));
         }
         Ok(())
     }
