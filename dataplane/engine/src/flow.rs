@@ -23,7 +23,7 @@ use crate::pipeline::effects::{Dependencies, Dependency};
 use crate::pipeline::rewrite::Rewrite;
 use crate::state::State;
 use crate::state::activity::{Activity, Ref};
-use crate::state::conntrack::Absence;
+use crate::state::index::Absence;
 use crate::tables::{EniIndex, NatGatewayIndex};
 use path::{DEPENDENCIES, Paths, Role};
 
@@ -318,7 +318,7 @@ impl Stored {
         match *dependency {
             Dependency::Connection(Ref { slot, version }, _)
             | Dependency::Lease(Ref { slot, version }, _) => Self(slot, version),
-            Dependency::NoConnection(Absence { counter, made }) => Self(counter, made),
+            Dependency::NoConnection(Absence { stripe, made }) => Self(stripe, made),
         }
     }
 
@@ -329,7 +329,7 @@ impl Stored {
 
     #[inline]
     fn absence(self) -> Absence {
-        Absence { counter: self.0, made: self.1 }
+        Absence { stripe: self.0, made: self.1 }
     }
 }
 

@@ -55,7 +55,7 @@ fn run<'a>(
     let outcome = refuse_family(packet)
         .and_then(|()| pipeline::admit(tables, link, &mut walk, &mut steps))
         .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut steps))
-        .and_then(|link| Ok(walk.effects.fit(state, now).map(|()| link)?));
+        .and_then(|link| Ok(walk.effects.fit(tables, state, now).map(|()| link)?));
     let (outcome, far) = match outcome {
         Ok(link) => (TraceOutcome::Delivered(link), Some(link)),
         Err(stop) => {
@@ -81,7 +81,8 @@ fn refuse_family(packet: &Packet) -> Result<(), pipeline::Stop> {
 struct Steps(Vec<TraceStep>);
 
 impl Observer for Steps {
-    fn decided(&mut self, tuple: &Tuple, decision: Decision) {
+    fn decided(&mut self, tuple: &Tuple, decision: impl FnOnce() -> Decision) {
+        let decision = decision();
         let step = TraceStep { tuple: *tuple, decision };
         let outbound = matches!(decision, Decision::NetworkAcl { direction: Direction::Outbound, .. });
         match self.0.last() {

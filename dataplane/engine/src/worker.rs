@@ -7,7 +7,7 @@ mod outbox;
 use std::sync::Arc;
 
 use localvpc_api::trace::Direction;
-use localvpc_api::{DiscardReason, LinkId};
+use localvpc_api::{DiscardReason, LinkId, NatGatewayId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
@@ -69,6 +69,8 @@ pub struct Worker {
     answer: Vec<u8>,
     outbox: outbox::Outbox,
     icmp_errors: TokenBucket,
+    /// The last that a packet went out through: the next will likely do so, too.
+    last_nat_gateway: Option<NatGatewayId>,
 }
 
 /// Counters of a worker; read by anyone.
@@ -127,6 +129,7 @@ impl Worker {
             answer: Vec::with_capacity(LIMIT),
             outbox: outbox::Outbox::default(),
             icmp_errors: TokenBucket::default(),
+            last_nat_gateway: None,
         }
     }
 
@@ -228,9 +231,13 @@ impl Worker {
             return self.forward_fragment(tables, state, arrival, bytes, packet);
         }
         self.counters.walks.add(1);
-        match self.walk(tables, state, Start::Link(from), packet, &[], now) {
+        // Borrowed, likewise.
+        match &self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
                 accepted.rewrite(bytes, packet);
+                if let Some((nat_gateway, Direction::Outbound)) = accepted.nat_gateways.first() {
+                    self.last_nat_gateway = Some(tables.nat_gateway(*nat_gateway).id);
+                }
                 if !packet.dont_fragment {
                     identify(state, bytes, packet, &accepted.nat_gateways);
                 }
@@ -245,7 +252,7 @@ impl Worker {
                 self.depart(state, out, bytes, packet, offload, mtu)
             }
             Err(refused) => {
-                self.answer(tables, state, &refused, bytes, packet, now);
+                self.answer(tables, state, refused, bytes, packet, now);
                 let eni = refused.receiver.or(refused.sender);
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
@@ -280,51 +287,50 @@ impl Worker {
                 Start::At(at) => Ok(at),
             }
             .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut ()));
-            let Walk { tuple, embedded, ttl_spent, mtu, mss, effects, sender, receiver, refused_by, .. } =
-                walk;
-            let refused =
-                |stop, effects| Refused { stop, tuple, ttl_spent, sender, receiver, refused_by, effects };
             let out = match outcome {
                 Ok(out) => out,
                 Err(stop) => {
-                    count_refused(tables, &effects, refused_by, packet, self.index);
-                    if let Some((nat_gateway, _)) = refused_by
+                    count_refused(tables, &walk.effects, walk.refused_by, packet, self.index);
+                    if let Some((nat_gateway, _)) = walk.refused_by
                         && stop.reason == DiscardReason::NatPortsExhausted
                     {
                         let slot = tables.nat_gateway(nat_gateway).metrics.slot(self.index);
                         slot.error_port_allocation.add(u64::from(packet.segments));
                     }
-                    return Err(refused(stop, effects));
+                    return Err(Refused::by(stop, walk));
                 }
             };
-            let nat_gateways = nat_gateways(&effects);
-            if effects.as_slice().iter().any(|effect| matches!(effect, Effect::NewLease { .. })) {
+            let nat_gateways = nat_gateways(&walk.effects);
+            if walk.effects.as_slice().iter().any(|effect| matches!(effect, Effect::NewLease { .. })) {
                 self.random.advance();
             }
-            match effects.commit(tables, state, packet, self.index, now) {
+            let stop = match walk.effects.commit(tables, state, packet, self.index, now) {
                 Ok(dependencies) => {
                     return Ok(Accepted {
                         out,
-                        tuple,
-                        embedded,
-                        ttl_spent,
-                        mtu,
-                        mss,
+                        tuple: walk.tuple,
+                        embedded: walk.embedded,
+                        ttl_spent: walk.ttl_spent,
+                        mtu: walk.mtu,
+                        mss: walk.mss,
                         dependencies,
                         nat_gateways,
-                        sender,
-                        receiver,
+                        sender: walk.sender,
+                        receiver: walk.receiver,
                     });
                 }
-                Err(NotCommitted::Raced) if races < MAX_RACES => races += 1,
-                Err(NotCommitted::Raced) => {
-                    return Err(refused(DiscardReason::Internal.into(), Effects::default()));
+                Err(NotCommitted::Raced) if races < MAX_RACES => {
+                    races += 1;
+                    continue;
                 }
+                Err(NotCommitted::Raced) => DiscardReason::Internal,
                 Err(NotCommitted::Full(reason, eni)) => {
-                    let refused = refused(reason.into(), Effects::default());
-                    return Err(Refused { receiver: eni.or(refused.receiver), ..refused });
+                    walk.receiver = eni.or(walk.receiver);
+                    reason
                 }
-            }
+            };
+            walk.effects = Effects::default();
+            return Err(Refused::by(stop.into(), walk));
         }
     }
 
@@ -455,6 +461,13 @@ struct Refused<'a> {
 
 type NatGateways = arrayvec::ArrayVec<(crate::tables::NatGatewayIndex, localvpc_api::trace::Direction), 2>;
 
+impl<'a> Refused<'a> {
+    fn by(stop: Stop, walk: Walk<'a>) -> Self {
+        let Walk { tuple, ttl_spent, sender, receiver, refused_by, effects, .. } = walk;
+        Self { stop, tuple, ttl_spent, sender, receiver, refused_by, effects }
+    }
+}
+
 impl Accepted {
     fn rewrite(&self, bytes: &mut [u8], packet: &Packet) {
         match self.embedded {
@@ -467,7 +480,7 @@ impl Accepted {
     }
 
     /// What the flow cache may keep: nothing while a mid-stream packet could still change a connection's state.
-    fn decided(self, state: &State, packet: &Packet, now: Time) -> Option<Decided> {
+    fn decided(&self, state: &State, packet: &Packet, now: Time) -> Option<Decided> {
         if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
             return None;
         }
@@ -477,8 +490,8 @@ impl Accepted {
             rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),
             mtu: self.mtu,
             ttl: if self.ttl_spent == 0 { 0 } else { self.ttl_spent + 1 },
-            dependencies: self.dependencies,
-            nat_gateways: self.nat_gateways,
+            dependencies: self.dependencies.clone(),
+            nat_gateways: self.nat_gateways.clone(),
             sender: self.sender,
             receiver: self.receiver,
         })

@@ -8,15 +8,17 @@
 use arrayvec::ArrayVec;
 use localvpc_api::DiscardReason;
 use localvpc_api::report::ConnectionState;
-use localvpc_api::trace::Direction;
+use localvpc_api::trace::{Direction, Tuple};
 
 use super::Walk;
 use crate::Time;
 use crate::packet::{Kind, Packet};
 use crate::state::State;
 use crate::state::activity::{Activity, Ref};
-use crate::state::conntrack::{Absence, ConnectionKey, NewConnection, NotTracked, Tracked};
-use crate::state::leases::{InsideKey, NotLeased, OutsideKey, PortReservation, Translation};
+use crate::state::conntrack::{Allowed, NewConnection, NotTracked, Tracked};
+use crate::state::index::Absence;
+use crate::state::leases::{NewLease, NotLeased, OutsideKey, PortReservation, Translation};
+use crate::state::place::Place;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
 /// A change that a stage proposes.
@@ -43,7 +45,7 @@ pub enum Effect<'a> {
     /// Security group rules admitted a packet that belongs to no tracked connection and begins none.
     Judge {
         /// The connection that it would belong to.
-        key: ConnectionKey,
+        place: Place,
         /// That it is not tracked.
         absence: Absence,
     },
@@ -61,11 +63,9 @@ pub enum Effect<'a> {
         /// The gateway.
         nat_gateway: NatGatewayIndex,
         /// The connection as it comes from inside.
-        key: InsideKey,
+        new: NewLease,
         /// The port that was taken for it.
         reservation: PortReservation<'a>,
-        /// Idle timeout.
-        idle_timeout_ms: u64,
     },
     /// An ICMP error passes a NAT gateway: it is counted and changes nothing (RFC 5508 REQ-6).
     Relate {
@@ -128,21 +128,21 @@ impl<'a> Effects<'a> {
     ///
     /// # Errors
     /// Why the packet would be discarded.
-    pub fn fit(&self, state: &State, now: Time) -> Result<(), DiscardReason> {
+    pub fn fit(&self, tables: &Tables, state: &State, now: Time) -> Result<(), DiscardReason> {
         let track_all = self.pass_nat_gateway();
         let refused = self.0.iter().any(|effect| {
-            matches!(effect, Effect::Track { new, untracked, .. }
-                if (track_all || !untracked) && !state.connections.has_room(new, now))
+            matches!(effect, Effect::Track { eni, new, untracked, .. }
+                if (track_all || !untracked) && !state.connections.has_room(new, allowed(tables, *eni), now))
         });
         if refused { Err(DiscardReason::ConnectionAllowanceExceeded) } else { Ok(()) }
     }
 
-    /// Makes every proposal true, or none.
+    /// Makes every proposal true, or none; nothing is proposed any more then.
     ///
     /// # Errors
     /// [`NotCommitted`].
     pub fn commit(
-        mut self,
+        &mut self,
         tables: &Tables,
         state: &State,
         packet: &Packet,
@@ -159,12 +159,12 @@ impl<'a> Effects<'a> {
                     dependencies.push(Dependency::NoConnection(*absence));
                     continue;
                 }
-                match state.connections.track(new, packet, now) {
+                match state.connections.track(new, allowed(tables, *eni), packet, now) {
                     Ok(tracked) => {
                         let activity = tracked.activity();
                         dependencies.push(Dependency::Connection(activity, new.direction));
                         if let Tracked::New(_) = tracked {
-                            made.push(Made::Connection(new.key, activity));
+                            made.push(Made::Connection(new.place, activity));
                         }
                     }
                     Err(not) => {
@@ -188,10 +188,10 @@ impl<'a> Effects<'a> {
                     }
                     dependencies.push(Dependency::Connection(activity, direction));
                 }
-                Effect::NewLease { nat_gateway, key, reservation, idle_timeout_ms } => {
+                Effect::NewLease { nat_gateway, new, reservation } => {
                     let gateway = tables.nat_gateway(nat_gateway);
-                    let addresses = &gateway.addresses;
-                    match state.leases.lease(key, reservation, addresses, idle_timeout_ms, packet, now) {
+                    let (addresses, idle) = (&gateway.addresses, gateway.idle_timeout_ms);
+                    match state.leases.lease(&new, reservation, addresses, idle, packet, now) {
                         Ok(activity) => {
                             made.push(Made::Lease(activity));
                             if let Kind::Tcp(_) = packet.kind {
@@ -237,17 +237,22 @@ fn pass_nat_gateway(effects: &[Effect<'_>]) -> bool {
 
 /// What this commit has made so far.
 enum Made {
-    Connection(ConnectionKey, Ref),
+    Connection(Place, Ref),
     Lease(Ref),
 }
 
 fn undo(state: &State, made: &[Made]) {
     for made in made {
         match made {
-            Made::Connection(key, activity) => state.connections.forget(key, *activity),
+            Made::Connection(place, activity) => state.connections.forget(place, *activity),
             Made::Lease(activity) => state.leases.forget(*activity),
         }
     }
+}
+
+fn allowed(tables: &Tables, eni: EniIndex) -> Allowed<'_> {
+    let eni = tables.eni(eni);
+    Allowed { tracking: &eni.tracking, max_connections: eni.max_connections }
 }
 
 /// Counts a packet of a lease; `true` if it completes the handshake of a TCP connection.
@@ -294,27 +299,31 @@ pub fn count(tables: &Tables, at: NatGatewayIndex, direction: Direction, packet:
 impl Walk<'_> {
     /// Whether an earlier walk, taken for granted, made this connection, or sent a packet of it to a NAT gateway, which would
     /// have had it tracked (SG-35).
-    pub(super) fn assumes_connection(&self, key: &ConnectionKey) -> bool {
+    #[inline]
+    pub(super) fn assumes_connection(&self, place: &Place) -> bool {
+        if self.assumed.is_empty() {
+            return false;
+        }
         let track_all = pass_nat_gateway(self.assumed);
         self.assumed.iter().any(|effect| match effect {
-            Effect::Track { new, untracked, .. } => (track_all || !untracked) && new.key == *key,
-            Effect::Judge { key: judged, .. } => track_all && judged == key,
+            Effect::Track { new, untracked, .. } => (track_all || !untracked) && new.place == *place,
+            Effect::Judge { place: judged, .. } => track_all && judged == place,
             _ => false,
         })
     }
 
     /// The inside of a lease that an earlier walk, taken for granted, made.
-    pub(super) fn assumed_inside(&self, key: &OutsideKey) -> Option<InsideKey> {
+    pub(super) fn assumed_inside(&self, key: &OutsideKey) -> Option<Tuple> {
         self.assumed.iter().find_map(|effect| match effect {
-            Effect::NewLease { key: inside, reservation, .. } if reservation.key() == *key => Some(*inside),
+            Effect::NewLease { new, reservation, .. } if reservation.key() == *key => Some(new.place.tuple()),
             _ => None,
         })
     }
 
     /// The translation that this very walk, or an earlier one, has proposed for a connection from inside.
-    pub(super) fn assumed_translation(&self, key: &InsideKey) -> Option<Translation> {
+    pub(super) fn assumed_translation(&self, place: &Place) -> Option<Translation> {
         self.assumed.iter().find_map(|effect| match effect {
-            Effect::NewLease { key: inside, reservation, .. } if inside == key => {
+            Effect::NewLease { new, reservation, .. } if new.place == *place => {
                 Some(reservation.translation())
             }
             _ => None,

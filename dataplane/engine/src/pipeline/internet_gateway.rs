@@ -32,15 +32,11 @@ pub fn leave(
     let gateway = tables.internet_gateway(igw);
     let before = walk.tuple;
     let outcome = outward(tables, walk, igw);
-    let translated = outcome.is_ok().then_some(walk.tuple);
-    seen.decided(
-        &before,
-        Decision::InternetGateway {
-            internet_gateway: Some(gateway.id),
-            direction: Direction::Outbound,
-            translated,
-        },
-    );
+    seen.decided(&before, || Decision::InternetGateway {
+        internet_gateway: Some(gateway.id),
+        direction: Direction::Outbound,
+        translated: outcome.is_ok().then_some(walk.tuple),
+    });
     outcome.map(|()| At::Internet)
 }
 
@@ -51,36 +47,33 @@ pub fn enter(tables: &Tables, walk: &mut Walk<'_>, seen: &mut impl Observer) -> 
     if let Some(association) = tables.internet.public.get(&destination) {
         let gateway = tables.internet_gateway(association.internet_gateway);
         let outcome = inward(tables, walk, association);
-        let translated = outcome.is_ok().then_some(walk.tuple);
-        seen.decided(
-            &before,
-            Decision::InternetGateway {
-                internet_gateway: Some(gateway.id),
-                direction: Direction::Inbound,
-                translated,
-            },
-        );
+        seen.decided(&before, || Decision::InternetGateway {
+            internet_gateway: Some(gateway.id),
+            direction: Direction::Inbound,
+            translated: outcome.is_ok().then_some(walk.tuple),
+        });
         return outcome;
     }
     let from_inside = walk.sender.is_some() || walk.effects.pass_nat_gateway();
     if let Some(link) = tables.internet.link
         && tables.internet.hosts.contains(&destination)
     {
-        seen.decided(&before, Decision::Internet { found: true });
+        seen.decided(&before, || Decision::Internet { found: true });
         let mtu = tables.links.get(&link).map_or(INTERNET_MTU, |link| link.mtu);
         // The internet's own routers would answer; this lab has none, so nobody does.
         walk.fit(mtu, destination, None)?;
         return Ok(At::Delivered(link));
     }
     if from_inside {
-        seen.decided(&before, Decision::Internet { found: false });
+        seen.decided(&before, || Decision::Internet { found: false });
         return Err(DiscardReason::NoSuchHost.into());
     }
     // From a host of the internet to an address that no gateway of the lab has.
-    seen.decided(
-        &before,
-        Decision::InternetGateway { internet_gateway: None, direction: Direction::Inbound, translated: None },
-    );
+    seen.decided(&before, || Decision::InternetGateway {
+        internet_gateway: None,
+        direction: Direction::Inbound,
+        translated: None,
+    });
     Err(DiscardReason::NoPublicAssociation.into())
 }
 

@@ -69,14 +69,14 @@ pub enum Next {
 
 /// Is told what each stage decides.
 pub trait Observer {
-    /// A stage decided about a packet that came to it with `tuple`.
-    fn decided(&mut self, tuple: &Tuple, decision: Decision);
+    /// A stage decided about a packet that came to it with `tuple`; `decision` says what.
+    fn decided(&mut self, tuple: &Tuple, decision: impl FnOnce() -> Decision);
 }
 
 /// Observes nothing, at no cost.
 impl Observer for () {
-    #[inline]
-    fn decided(&mut self, _: &Tuple, _: Decision) {}
+    #[inline(always)]
+    fn decided(&mut self, _: &Tuple, _: impl FnOnce() -> Decision) {}
 }
 
 /// A packet on its way: what it was, what it has become, what it would change.

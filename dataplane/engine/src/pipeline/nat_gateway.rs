@@ -26,7 +26,7 @@ use super::{Answer, AnswerKind, At, Observer, Stop, Walk, mss};
 use crate::answer::IcmpErrorKind;
 use crate::packet::{Echo, Kind, TcpFacts};
 use crate::state::State;
-use crate::state::leases::{InsideKey, OutsideKey, PortReservation};
+use crate::state::leases::{Found, InsideKey, NewLease, OutsideKey, PortReservation};
 use crate::state::nat_ports::Destination;
 use crate::tables::{NatGateway, NatGatewayIndex, Tables};
 
@@ -51,15 +51,12 @@ pub fn translate<'a>(
         Direction::Inbound => inward(state, walk, at, gateway),
         Direction::Outbound => outward(tables, state, walk, at, gateway),
     };
-    seen.decided(
-        &before,
-        Decision::NatGateway {
-            nat_gateway: gateway.id,
-            direction,
-            translated: outcome.is_ok().then_some(walk.tuple),
-            established: matches!(outcome, Ok(Known::Established)),
-        },
-    );
+    seen.decided(&before, || Decision::NatGateway {
+        nat_gateway: gateway.id,
+        direction,
+        translated: outcome.is_ok().then_some(walk.tuple),
+        established: matches!(outcome, Ok(Known::Established)),
+    });
     if outcome.is_err() {
         walk.refused_by = Some((at, direction));
     }
@@ -133,9 +130,10 @@ fn outward<'a>(
     if let Some(embedded) = walk.embedded {
         // An error about a reply: what is quoted came in to the inside address.
         let key = InsideKey { nat_gateway: gateway.id, tuple: inside(embedded.reversed()) };
-        let translation = match state.leases.from_inside(&key, walk.now) {
-            Some((_, translation, _)) => translation,
-            None => walk.assumed_translation(&key).ok_or(DiscardReason::UnrelatedIcmpError)?,
+        let place = state.leases.inside(&key).ok_or(DiscardReason::NotIpv4)?;
+        let translation = match state.leases.from_inside(&place, walk.now) {
+            Found::Live(_, translation, _) => translation,
+            _ => walk.assumed_translation(&place).ok_or(DiscardReason::UnrelatedIcmpError)?,
         };
         walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Outbound })?;
         walk.translate_source(translation.address, Some(translation.port));
@@ -145,15 +143,25 @@ fn outward<'a>(
         return Err(DiscardReason::NatProtocol.into());
     }
     let key = InsideKey { nat_gateway: gateway.id, tuple: inside(walk.tuple) };
-    if let Some((activity, translation, line)) = state.leases.from_inside(&key, walk.now)
-        && !crate::state::reopens(walk.packet, line)
-        // An address that was taken away took its connections along (NATGW-47).
-        && gateway.addresses.contains(&translation.address)
-    {
-        walk.effects.propose(Effect::Lease { activity, nat_gateway: at, direction: Direction::Outbound })?;
-        walk.translate_source(translation.address, Some(translation.port));
-        return Ok(Known::Established);
-    }
+    let place = state.leases.inside(&key).ok_or(DiscardReason::NotIpv4)?;
+    let absence = state.leases.absence(&place);
+    let vacancy = match state.leases.from_inside(&place, walk.now) {
+        Found::Live(activity, translation, line)
+            if !crate::state::reopens(walk.packet, line)
+                // An address that was taken away took its connections along (NATGW-47).
+                && gateway.addresses.contains(&translation.address) =>
+        {
+            walk.effects.propose(Effect::Lease {
+                activity,
+                nat_gateway: at,
+                direction: Direction::Outbound,
+            })?;
+            walk.translate_source(translation.address, Some(translation.port));
+            return Ok(Known::Established);
+        }
+        Found::Nothing => Some(absence),
+        Found::Live(..) | Found::Ended => None,
+    };
     if let Kind::Tcp(facts) = &walk.packet.kind
         && facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) != TcpFacts::SYN
     {
@@ -169,12 +177,9 @@ fn outward<'a>(
     let reservation =
         reserve(state, gateway, &key.tuple, walk.random).ok_or(DiscardReason::NatPortsExhausted)?;
     let translation = reservation.translation();
-    walk.effects.propose(Effect::NewLease {
-        nat_gateway: at,
-        key,
-        reservation,
-        idle_timeout_ms: gateway.idle_timeout_ms,
-    })?;
+    state.leases.prefetch_outside(&reservation);
+    let new = NewLease { place, vacancy };
+    walk.effects.propose(Effect::NewLease { nat_gateway: at, new, reservation })?;
     walk.translate_source(translation.address, Some(translation.port));
     Ok(Known::New)
 }
@@ -191,7 +196,7 @@ fn inward<'a>(
         let key = outside(gateway, embedded.reversed());
         let tuple = match state.leases.from_outside(&key, walk.now) {
             Some((_, tuple, _)) => tuple,
-            None => walk.assumed_inside(&key).ok_or(DiscardReason::UnrelatedIcmpError)?.tuple,
+            None => walk.assumed_inside(&key).ok_or(DiscardReason::UnrelatedIcmpError)?,
         };
         hop(gateway, walk, at, Direction::Inbound)?;
         walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Inbound })?;
@@ -211,7 +216,7 @@ fn inward<'a>(
             return Err(DiscardReason::NatNoConnection.into());
         }
         Some((activity, tuple, _)) => (Some(activity), tuple),
-        None => (None, walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?.tuple),
+        None => (None, walk.assumed_inside(&key).ok_or(DiscardReason::NatNoConnection)?),
     };
     hop(gateway, walk, at, Direction::Inbound)?;
     if let Some(activity) = lease {

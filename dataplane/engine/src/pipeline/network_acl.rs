@@ -58,10 +58,13 @@ fn filter(
         Some((number, action)) => (Some(number), action),
         None => (None, Action::Deny),
     };
-    seen.decided(
-        &walk.tuple,
-        Decision::NetworkAcl { subnet: row.id, network_acl: acl.id, direction, entry, action },
-    );
+    seen.decided(&walk.tuple, || Decision::NetworkAcl {
+        subnet: row.id,
+        network_acl: acl.id,
+        direction,
+        entry,
+        action,
+    });
     match action {
         Action::Allow => Ok(()),
         Action::Deny => Err(DiscardReason::NetworkAcl.into()),

@@ -27,14 +27,17 @@ pub fn route(
     let row = tables.subnet(subnet);
     let destination = walk.tuple.destination;
     if row.cidr.contains(&destination) {
-        seen.decided(&walk.tuple, Decision::SameSubnet { subnet: row.id });
+        seen.decided(&walk.tuple, || Decision::SameSubnet { subnet: row.id });
         return Ok(arrive(owner(tables, subnet, destination)?));
     }
     let table = tables.route_table(row.route_table);
     let route = table.routes.lookup(destination);
-    let matched = route
-        .map(|route| MatchedRoute { destination: route.destination, target: pushed_target(tables, &route) });
-    seen.decided(&walk.tuple, Decision::Route { subnet: row.id, route_table: table.id, matched });
+    seen.decided(&walk.tuple, || {
+        let target = |route: &Route| pushed_target(tables, route);
+        let matched =
+            route.map(|route| MatchedRoute { destination: route.destination, target: target(&route) });
+        Decision::Route { subnet: row.id, route_table: table.id, matched }
+    });
     let next = match route.ok_or(DiscardReason::NoRoute)?.target {
         Target::Local => owner(tables, subnet, destination)?,
         Target::InternetGateway(igw) => Next::InternetGateway(igw),

@@ -22,7 +22,7 @@ use super::effects::Effect;
 use super::{At, Observer, Stop, Walk};
 use crate::packet::{Kind, TcpFacts};
 use crate::state::State;
-use crate::state::conntrack::{ConnectionKey, NewConnection};
+use crate::state::conntrack::{Found, NewConnection};
 use crate::tables::rules::{RuleSet, Selector};
 use crate::tables::{Eni, EniIndex, Tables};
 
@@ -51,10 +51,11 @@ pub fn enter(
     if !own {
         // Only a route to the interface itself brings packets for others here (ENI-4, WALK-12).
         let pass = row.source_dest_check == SourceDestCheck::Disabled;
-        seen.decided(
-            &walk.tuple,
-            Decision::SourceDestCheck { eni: row.id, direction: Direction::Inbound, pass },
-        );
+        seen.decided(&walk.tuple, || Decision::SourceDestCheck {
+            eni: row.id,
+            direction: Direction::Inbound,
+            pass,
+        });
         if !pass {
             return Err(DiscardReason::SourceDestCheck.into());
         }
@@ -75,7 +76,7 @@ fn filter(
     seen: &mut impl Observer,
 ) -> Result<(), Stop> {
     let verdict = judge(state, walk, (at, eni), direction)?;
-    seen.decided(&walk.tuple, Decision::SecurityGroup { eni: eni.id, direction, verdict });
+    seen.decided(&walk.tuple, || Decision::SecurityGroup { eni: eni.id, direction, verdict });
     match verdict {
         SecurityGroupVerdict::NoMatch { any_rules: false } => Err(DiscardReason::SecurityGroupEmpty.into()),
         SecurityGroupVerdict::NoMatch { any_rules: true } => Err(DiscardReason::SecurityGroup.into()),
@@ -91,30 +92,43 @@ fn judge(
 ) -> Result<SecurityGroupVerdict, DiscardReason> {
     if let Some(embedded) = walk.embedded {
         // What is quoted went the other way.
-        let key = ConnectionKey::new(eni.id, embedded, direction.opposite());
-        if walk.assumes_connection(&key) || state.connections.find(&key, walk.now).is_some() {
+        let place = state.connections.place(eni.id, &embedded, direction.opposite());
+        let place = place.ok_or(DiscardReason::NotIpv4)?;
+        let known = || matches!(state.connections.find(&place, walk.now), Found::Live(..));
+        if walk.assumes_connection(&place) || known() {
             return Ok(SecurityGroupVerdict::Related);
         }
         return Ok(by_rules(walk, eni, direction));
     }
-    let key = ConnectionKey::new(eni.id, connection_tuple(walk), direction);
-    if walk.assumes_connection(&key) {
+    let place = match walk.packet.kind {
+        // TCP and UDP are identified by ports, echo by identifier, all else by addresses and protocol (SG-30).
+        Kind::IcmpOther | Kind::Other => {
+            let tuple = Tuple { source_port: 0, destination_port: 0, ..walk.tuple };
+            state.connections.place(eni.id, &tuple, direction)
+        }
+        _ => state.connections.place(eni.id, &walk.tuple, direction),
+    };
+    let place = place.ok_or(DiscardReason::NotIpv4)?;
+    if walk.assumes_connection(&place) {
         return Ok(SecurityGroupVerdict::Tracked);
     }
-    let absence = state.connections.absence(&key);
-    if let Some((activity, line)) = state.connections.find(&key, walk.now)
-        && !crate::state::reopens(walk.packet, line)
-    {
-        walk.effects.propose(Effect::Connection { activity, direction })?;
-        return Ok(SecurityGroupVerdict::Tracked);
-    }
+    let absence = state.connections.absence(&place);
+    let vacancy = match state.connections.find(&place, walk.now) {
+        Found::Live(activity, line) if !crate::state::reopens(walk.packet, line) => {
+            walk.effects.propose(Effect::Connection { activity, direction })?;
+            return Ok(SecurityGroupVerdict::Tracked);
+        }
+        Found::Nothing => Some(absence),
+        Found::Live(..) | Found::Ended => None,
+    };
     let verdict = by_rules(walk, eni, direction);
     if let SecurityGroupVerdict::Rule { tracked, .. } = verdict {
-        let (tracking, max_connections) = (eni.tracking, eni.max_connections);
-        let new = NewConnection { key, direction, tracking, max_connections };
         walk.effects.propose(match begins_connection(&walk.packet.kind) {
-            true => Effect::Track { eni: at, new, untracked: !tracked, absence },
-            false => Effect::Judge { key, absence },
+            true => {
+                let new = NewConnection { place, direction, vacancy };
+                Effect::Track { eni: at, new, untracked: !tracked, absence }
+            }
+            false => Effect::Judge { place, absence },
         })?;
     }
     Ok(verdict)
@@ -155,13 +169,5 @@ fn begins_connection(kind: &Kind) -> bool {
     match kind {
         Kind::Tcp(facts) => facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN,
         _ => true,
-    }
-}
-
-/// What identifies a connection: TCP and UDP by ports, echo by identifier, all else by addresses and protocol (SG-30).
-fn connection_tuple(walk: &Walk<'_>) -> Tuple {
-    match walk.packet.kind {
-        Kind::IcmpOther | Kind::Other => Tuple { source_port: 0, destination_port: 0, ..walk.tuple },
-        _ => walk.tuple,
     }
 }

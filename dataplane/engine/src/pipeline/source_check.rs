@@ -31,9 +31,10 @@ pub fn admit(
     walk.sender = Some(index);
     let eni = tables.eni(index);
     let pass = eni.source_dest_check == SourceDestCheck::Disabled || eni.addresses.contains(&source);
-    seen.decided(
-        &walk.tuple,
-        Decision::SourceDestCheck { eni: eni.id, direction: Direction::Outbound, pass },
-    );
+    seen.decided(&walk.tuple, || Decision::SourceDestCheck {
+        eni: eni.id,
+        direction: Direction::Outbound,
+        pass,
+    });
     if pass { Ok(At::Leaving(index)) } else { Err(DiscardReason::SourceDestCheck.into()) }
 }

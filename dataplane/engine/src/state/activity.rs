@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*, fence};
 use std::sync::{Mutex, PoisonError};
 
 use localvpc_api::report::{ConnectionState, Traffic};
-use localvpc_api::trace::{Direction, Protocol};
+use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
 use super::tcp::stored::{self, Beginnings, Streams};
@@ -36,6 +36,16 @@ pub struct Timeouts {
     pub new: u32,
     /// Both directions.
     pub established: u32,
+}
+
+impl Timeouts {
+    fn of(self, state: ConnectionState) -> u32 {
+        match state {
+            ConnectionState::Established => self.established,
+            ConnectionState::New | ConnectionState::Closing => self.new,
+            ConnectionState::Closed => self.new.min(CLOSED_MS),
+        }
+    }
 }
 
 /// TCP: both FINs or a RST were seen. It is that short for all; what idles out sooner when new does so when closed.
@@ -104,6 +114,9 @@ struct Cold {
     beginnings: Beginnings,
 }
 
+/// Lines ahead of the one that is given out: so many connections take longer than memory does.
+const AHEAD: usize = 4;
+
 /// No state of a TCP connection, but steady by the same test: see [`Activity::is_steady`].
 const BY_TRAFFIC: u32 = !0b11 | tcp::ESTABLISHED;
 
@@ -113,15 +126,12 @@ const _: () = assert!(size_of::<Hot>() == 64 && size_of::<Cold>() == 64);
 #[derive(Debug)]
 pub struct Activities {
     lines: Zeroed<Activity>,
-    free: Mutex<Free>,
-}
-
-#[derive(Debug)]
-struct Free {
-    /// Lines that were taken back.
-    returned: Vec<u32>,
     /// Lines from here on were never given out.
-    fresh: u32,
+    fresh: AtomicU32,
+    /// Lines that were taken back.
+    returned: Mutex<Vec<u32>>,
+    /// How many those are, so that nobody locks them in vain.
+    waiting: AtomicU32,
 }
 
 impl Activities {
@@ -132,7 +142,9 @@ impl Activities {
     pub fn new(capacity: u32) -> Self {
         Self {
             lines: Zeroed::new(capacity as usize),
-            free: Mutex::new(Free { returned: Vec::new(), fresh: 0 }),
+            fresh: AtomicU32::new(0),
+            returned: Mutex::default(),
+            waiting: AtomicU32::new(0),
         }
     }
 
@@ -145,17 +157,7 @@ impl Activities {
         timeouts: Timeouts,
         now: Time,
     ) -> Option<Ref> {
-        let slot = {
-            let mut free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-            match free.returned.pop() {
-                Some(slot) => slot,
-                None if (free.fresh as usize) < self.lines.len() => {
-                    free.fresh += 1;
-                    free.fresh - 1
-                }
-                None => return None,
-            }
-        };
+        let slot = self.free_slot()?;
         let line = &self.lines[slot as usize];
         // Whoever still reads what the line was sees first that it has been taken back.
         fence(Release);
@@ -166,11 +168,34 @@ impl Activities {
         Some(Ref { slot, version })
     }
 
+    fn free_slot(&self) -> Option<u32> {
+        if self.waiting.load(Relaxed) > 0
+            && let Some(slot) = self.change_returned(Vec::pop)
+        {
+            return Some(slot);
+        }
+        let more = |fresh: u32| ((fresh as usize) < self.lines.len()).then(|| fresh + 1);
+        let slot = self.fresh.fetch_update(Relaxed, Relaxed, more).ok()?;
+        // Those that are next will be soon.
+        if let Some(next) = self.lines.get(slot as usize + AHEAD) {
+            prefetch(&next.hot);
+            prefetch(&next.cold);
+        }
+        Some(slot)
+    }
+
+    fn change_returned<T>(&self, change: impl FnOnce(&mut Vec<u32>) -> T) -> T {
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
+        let outcome = change(&mut returned);
+        self.waiting.store(returned.len() as u32, Relaxed);
+        outcome
+    }
+
     /// Takes a line back; every [`Ref`] to it is dead from here on.
     pub fn end(&self, reference: Ref) {
         let line = &self.lines[reference.slot as usize];
         line.hot.version.store(reference.version.wrapping_add(1), Release);
-        self.free.lock().unwrap_or_else(PoisonError::into_inner).returned.push(reference.slot);
+        self.change_returned(|returned| returned.push(reference.slot));
     }
 
     /// Makes the line that of a new connection, beginning with `packet`: references to the old one are dead.
@@ -216,7 +241,7 @@ impl Activities {
 
     /// Calls `each` for every line in use among those of a part, of `parts`.
     pub fn each_of_part(&self, part: usize, parts: usize, mut each: impl FnMut(Ref, Label, &Activity)) {
-        let fresh = self.free.lock().unwrap_or_else(PoisonError::into_inner).fresh;
+        let fresh = self.fresh.load(Relaxed);
         let size = (self.lines.len().div_ceil(parts)) as u32;
         let start = part as u32 * size;
         for slot in start..(start + size).min(fresh) {
@@ -228,8 +253,8 @@ impl Activities {
 
     /// Lines in use.
     pub fn len(&self) -> usize {
-        let free = self.free.lock().unwrap_or_else(PoisonError::into_inner);
-        free.fresh as usize - free.returned.len()
+        // Both change while they are read, if others make and end some.
+        self.fresh.load(Relaxed).saturating_sub(self.waiting.load(Relaxed)) as usize
     }
 
     /// Whether there is none.
@@ -273,20 +298,30 @@ impl Activities {
 }
 
 impl Activity {
+    /// Writes all but the label and the version.
     fn restart(&self, packet: &Packet, direction: Direction, timeouts: Timeouts, now: Time) {
-        let state = if packet.tuple.protocol == Protocol::TCP { tcp::NEW } else { BY_TRAFFIC };
-        self.hot.state.store(state, Relaxed);
-        stored::store(None, &Connection::new(), &self.hot.streams, &self.cold.beginnings);
-        self.cold.timeouts[0].store(timeouts.new, Relaxed);
-        self.cold.timeouts[1].store(timeouts.established, Relaxed);
+        let Self { hot, cold } = self;
+        let (state, timeout) = match &packet.kind {
+            Kind::Tcp(facts) => {
+                let connection = Connection::beginning(facts, packet.window_scale, direction);
+                stored::store(None, &connection, &hot.streams, &cold.beginnings);
+                (connection.state(), timeouts.of(connection.phase()))
+            }
+            _ => (BY_TRAFFIC, timeouts.new),
+        };
+        hot.state.store(state, Relaxed);
+        hot.timeout.store(timeout, Relaxed);
+        hot.last_seen.store(now.0, Relaxed);
+        let (here, there) = (direction as usize, direction.opposite() as usize);
+        hot.packets[here].store(packet.segments.into(), Relaxed);
+        hot.packets[there].store(0, Relaxed);
+        hot.bytes[here].store(packet.length.into(), Relaxed);
+        hot.bytes[there].store(0, Relaxed);
         for at in 0..2 {
-            self.hot.packets[at].store(0, Relaxed);
-            self.cold.packets[at].store(0, Relaxed);
+            cold.packets[at].store(0, Relaxed);
         }
-        for counter in &self.hot.bytes {
-            counter.store(0, Relaxed);
-        }
-        self.see(packet, direction, now);
+        cold.timeouts[0].store(timeouts.new, Relaxed);
+        cold.timeouts[1].store(timeouts.established, Relaxed);
     }
 
     /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due.
@@ -343,12 +378,7 @@ impl Activity {
     /// Sets the timeout that belongs to the state.
     fn settle(&self) {
         let [new, established] = [0, 1].map(|at: usize| self.cold.timeouts[at].load(Relaxed));
-        let timeout = match self.state() {
-            ConnectionState::Established => established,
-            ConnectionState::New | ConnectionState::Closing => new,
-            ConnectionState::Closed => new.min(CLOSED_MS),
-        };
-        self.hot.timeout.store(timeout, Relaxed);
+        self.hot.timeout.store(Timeouts { new, established }.of(self.state()), Relaxed);
     }
 
     /// What is known of a TCP connection.

@@ -4,7 +4,7 @@
 //! there is none left, the oldest half-open TCP connection gives way to a new one: a flood of SYNs then pushes out
 //! itself. An established connection never gives way.
 //!
-//! Locks here are the innermost: nothing else is locked while one is held.
+//! The locks of an allowance are the innermost: nothing else is locked while one is held.
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
@@ -29,6 +29,18 @@ impl Allowances {
             return known;
         }
         self.0.write().unwrap_or_else(PoisonError::into_inner).entry(eni).or_default().clone()
+    }
+
+    /// Calls `act` with the allowance of an ENI, made on first use. It must not ask for others.
+    pub fn with<T>(&self, eni: EniId, act: impl FnOnce(&Allowance) -> T) -> T {
+        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
+        match all.get(&eni) {
+            Some(allowance) => act(allowance),
+            None => {
+                drop(all);
+                act(&self.of(eni))
+            }
+        }
     }
 
     /// The allowance of an ENI that has tracked something.

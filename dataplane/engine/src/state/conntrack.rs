@@ -5,16 +5,15 @@
 //! have the same key. What a packet changes is in an [`Activity`], and so is the key;
 //! an [`Index`] finds it.
 
-use std::sync::atomic::{AtomicU32, Ordering};
-
 use localvpc_api::EniId;
 use localvpc_api::report::{ConnectionState, Initiator};
 use localvpc_api::tables::TrackingTimeouts;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
-use super::activity::{Activities, Activity, Label, Ref, Timeouts};
+use super::activity::{Activities, Activity, Ref, Timeouts};
 use super::allowance::{Allowance, Allowances};
-use super::index::Index;
+use super::index::{Absence, Index};
+use super::place::Place;
 use crate::Time;
 use crate::hash::Seed;
 use crate::packet::Packet;
@@ -28,28 +27,35 @@ pub struct ConnectionKey {
     pub outbound: Tuple,
 }
 
-impl ConnectionKey {
-    /// The connection of a packet with this tuple.
-    pub fn new(eni: EniId, tuple: Tuple, direction: Direction) -> Self {
-        let outbound = match direction {
-            Direction::Outbound => tuple,
-            Direction::Inbound => tuple.reversed(),
-        };
-        Self { eni, outbound }
-    }
-}
-
 /// A new connection that a packet would make.
 #[derive(Clone, Copy, Debug)]
 pub struct NewConnection {
-    /// Its key.
-    pub key: ConnectionKey,
+    /// Where it is found.
+    pub place: Place,
     /// Where the packet goes, seen from the ENI.
     pub direction: Direction,
-    /// Idle timeouts of the ENI.
-    pub tracking: TrackingTimeouts,
-    /// Most connections that the ENI tracks.
+    /// That there was none, not even one that has ended. While it holds, nobody needs to look again.
+    pub vacancy: Option<Absence>,
+}
+
+/// What an ENI allows its connections.
+#[derive(Clone, Copy, Debug)]
+pub struct Allowed<'a> {
+    /// Idle timeouts.
+    pub tracking: &'a TrackingTimeouts,
+    /// Most connections that it tracks.
     pub max_connections: u32,
+}
+
+/// What is found in a place.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// A connection.
+    Live(Ref, &'a Activity),
+    /// One that has idled out.
+    Ended,
+    /// Nothing.
+    Nothing,
 }
 
 /// Why a connection was not made: nothing half-open could give way.
@@ -61,20 +67,11 @@ pub enum NotTracked {
     Full,
 }
 
-/// That a connection was not tracked when somebody looked. It holds until one of the same hash is made.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Absence {
-    pub(crate) counter: u32,
-    pub(crate) made: u32,
-}
-
 /// All tracked connections.
 #[derive(Debug)]
 pub struct Connections {
     index: Index,
     seed: Seed,
-    /// Connections made so far, by hash of their keys: what an [`Absence`] is compared with.
-    made: Box<[AtomicU32]>,
     /// Shared with the flow caches' references.
     pub activities: Activities,
     /// What each ENI uses of its allowance.
@@ -93,9 +90,6 @@ pub enum Tracked {
 /// So many that ending what has idled out in one is short.
 const PARTS: usize = 256;
 
-/// So many that an absence is rarely doubted because of another connection: each doubt costs a walk.
-const ABSENCES: usize = 4096;
-
 /// SG-38: AWS does not publish it; it is close to Linux's. It is that of half-open and half-closed connections.
 const TCP_TRANSITORY_MS: u32 = 120_000;
 const ICMP_MS: u32 = 30_000;
@@ -106,31 +100,49 @@ impl Connections {
         Self {
             index: Index::new(capacity),
             seed: Seed::default(),
-            made: (0..ABSENCES).map(|_| AtomicU32::default()).collect(),
             activities: Activities::new(capacity),
             allowances: Allowances::default(),
         }
     }
 
-    /// The live connection with this key.
-    pub fn find(&self, key: &ConnectionKey, now: Time) -> Option<(Ref, &Activity)> {
-        let key = packed(key)?.key();
-        let (activity, _) = self.index.find(self.hash(key), |slot| self.activities.with_key(slot, key))?;
-        Some((activity, self.activities.live(activity, now)?))
+    /// Where the connection of a packet with this tuple is found; `None` if it is not IPv4: no such packet is carried.
+    #[inline]
+    pub fn place(&self, eni: EniId, tuple: &Tuple, direction: Direction) -> Option<Place> {
+        match direction {
+            Direction::Outbound => Place::new(tuple, eni.0, self.seed),
+            Direction::Inbound => Place::new(&tuple.reversed(), eni.0, self.seed),
+        }
+    }
+
+    /// What is in a place.
+    #[inline]
+    pub fn find(&self, place: &Place, now: Time) -> Found<'_> {
+        match self.search(place) {
+            Some(known) => match self.activities.live(known, now) {
+                Some(activity) => Found::Live(known, activity),
+                None => Found::Ended,
+            },
+            None => Found::Nothing,
+        }
+    }
+
+    /// Has the processor fetch where [`find`](Self::find) begins.
+    #[inline]
+    pub fn prefetch(&self, place: &Place) {
+        self.index.prefetch(place.hash);
     }
 
     /// What to compare later, to know that a connection that is not found now is still absent. To be taken before
     /// [`find`](Self::find).
-    pub fn absence(&self, key: &ConnectionKey) -> Absence {
-        // Of what is never tracked, the absence is sure.
-        let counter = packed(key).map_or(0, |label| counter(self.hash(label.key())));
-        Absence { counter: counter as u32, made: self.made[counter].load(Ordering::Acquire) }
+    #[inline]
+    pub fn absence(&self, place: &Place) -> Absence {
+        self.index.absence(place.hash)
     }
 
     /// Whether no such connection can have been made since.
     #[inline]
     pub fn still_absent(&self, absence: Absence) -> bool {
-        self.made[absence.counter as usize].load(Ordering::Acquire) == absence.made
+        self.index.still_absent(absence)
     }
 
     /// Makes a connection that begins with `packet`. One that is closed or has idled out is replaced; a live one is kept
@@ -138,42 +150,50 @@ impl Connections {
     ///
     /// # Errors
     /// [`NotTracked`].
-    pub fn track(&self, new: &NewConnection, packet: &Packet, now: Time) -> Result<Tracked, NotTracked> {
-        // Nothing else is carried yet.
-        let label = packed(&new.key).ok_or(NotTracked::Full)?;
-        let label = Label { more: label.more | (new.direction as u32) << 8, ..label };
-        let allowance = self.allowances.of(new.key.eni);
-        loop {
-            // Its key is locked within only: the connection that gives way has another one.
-            match self.track_if_room(new, label, &allowance, packet, now) {
-                Ok(tracked) => return Ok(tracked),
-                Err(not) if !self.evict(&allowance) => return Err(not),
-                Err(_) => {}
+    pub fn track(
+        &self,
+        new: &NewConnection,
+        allowed: Allowed<'_>,
+        packet: &Packet,
+        now: Time,
+    ) -> Result<Tracked, NotTracked> {
+        self.allowances.with(eni(&new.place), |allowance| {
+            loop {
+                // Its key is locked within only: the connection that gives way has another one.
+                match self.track_if_room(new, allowed, allowance, packet, now) {
+                    Ok(tracked) => return Ok(tracked),
+                    Err(not) if !self.evict(allowance) => return Err(not),
+                    Err(_) => {}
+                }
             }
-        }
+        })
     }
 
     /// Whether [`track`](Self::track) would find room for it, or make some.
-    pub fn has_room(&self, new: &NewConnection, now: Time) -> bool {
-        let Some(allowance) = self.allowances.known(new.key.eni) else { return true };
-        allowance.tracked() < new.max_connections
-            || self.find(&new.key, now).is_some()
+    pub fn has_room(&self, new: &NewConnection, allowed: Allowed<'_>, now: Time) -> bool {
+        let Some(allowance) = self.allowances.known(eni(&new.place)) else { return true };
+        allowance.tracked() < allowed.max_connections
+            || matches!(self.find(&new.place, now), Found::Live(..))
             || allowance.has_half_open(|activity| self.is_half_open(activity, now))
     }
 
     fn track_if_room(
         &self,
         new: &NewConnection,
-        label: Label,
+        allowed: Allowed<'_>,
         allowance: &Allowance,
         packet: &Packet,
         now: Time,
     ) -> Result<Tracked, NotTracked> {
-        let timeouts = timeouts(new.key.outbound.protocol, &new.tracking);
-        let hash = self.hash(label.key());
-        let lock = self.index.lock(hash);
-        let tracked = match self.index.find(hash, |slot| self.activities.with_key(slot, label.key())) {
-            Some((known, _)) => {
+        let timeouts = timeouts(new.place.protocol(), allowed.tracking);
+        let label = new.place.label(new.direction as u32, 0);
+        let lock = self.index.lock(new.place.hash);
+        let known = match new.vacancy {
+            Some(vacancy) if self.still_absent(vacancy) => None,
+            _ => self.search(&new.place),
+        };
+        let tracked = match known {
+            Some(known) => {
                 let activity = self.activities.line(known);
                 let expired = activity.expired(now);
                 if !expired && !super::reopens(packet, activity) {
@@ -184,7 +204,7 @@ impl Connections {
                 if expired { Tracked::New(activity) } else { Tracked::Known(activity) }
             }
             None => {
-                if !allowance.take(new.max_connections) {
+                if !allowance.take(allowed.max_connections) {
                     return Err(NotTracked::Allowance);
                 }
                 let Some(activity) = self.activities.start(label, packet, new.direction, timeouts, now)
@@ -192,16 +212,21 @@ impl Connections {
                     allowance.give_back();
                     return Err(NotTracked::Full);
                 };
-                self.index.insert(hash, activity.slot);
+                self.index.insert(new.place.hash, activity.slot);
                 Tracked::New(activity)
             }
         };
-        self.made[counter(hash)].fetch_add(1, Ordering::Release);
+        lock.note_made();
         drop(lock);
-        if new.key.outbound.protocol == Protocol::TCP {
+        if new.place.protocol() == Protocol::TCP {
             allowance.note_half_open(tracked.activity(), |activity| self.is_half_open(activity, now));
         }
         Ok(tracked)
+    }
+
+    #[inline]
+    fn search(&self, place: &Place) -> Option<Ref> {
+        self.index.find(place.hash, |slot| Some(self.activities.with_key(slot, place.key())?.0))
     }
 
     /// Ends the oldest half-open connection of an ENI. `false` if it has none.
@@ -221,9 +246,9 @@ impl Connections {
     }
 
     /// Takes back what [`track`](Self::track) made, when the rest of the walk's outcome could not be kept.
-    pub fn forget(&self, key: &ConnectionKey, activity: Ref) {
+    pub fn forget(&self, place: &Place, activity: Ref) {
         if self.end_if(activity, |_| true) {
-            self.give_back(key.eni);
+            self.give_back(eni(place));
         }
     }
 
@@ -231,7 +256,7 @@ impl Connections {
     pub fn sweep(&self, part: usize, now: Time, gone: impl Fn(EniId) -> bool) -> usize {
         let mut ended = 0;
         self.activities.each_of_part(part % PARTS, PARTS, |activity, label, line| {
-            let eni = unpacked(&label).eni;
+            let eni = EniId(label.words[1] as u32);
             let gone = gone(eni);
             if (gone || line.expired(now)) && self.end_if(activity, |line| gone || line.expired(now)) {
                 self.give_back(eni);
@@ -250,11 +275,14 @@ impl Connections {
     pub fn for_each(&self, now: Time, mut each: impl FnMut(&ConnectionKey, Initiator, &Activity)) {
         self.activities.each_of_part(0, 1, |_, label, line| {
             if !line.expired(now) {
+                // The direction of its first packet.
                 let initiator = match label.more >> 8 {
                     INBOUND => Initiator::Remote,
                     _ => Initiator::Local,
                 };
-                each(&unpacked(&label), initiator, line);
+                let place = Place::of_label(&label, self.seed);
+                let key = ConnectionKey { eni: eni(&place), outbound: place.tuple() };
+                each(&key, initiator, line);
             }
         });
     }
@@ -275,7 +303,7 @@ impl Connections {
         else {
             return false;
         };
-        let hash = self.hash(label.key());
+        let hash = Place::of_label(&label, self.seed).hash;
         let _lock = self.index.lock(hash);
         let ends = self.activities.same(activity).is_some_and(when);
         if ends {
@@ -290,10 +318,6 @@ impl Connections {
             allowance.give_back();
         }
     }
-
-    fn hash(&self, [addresses, ports, protocol]: [u64; 3]) -> u64 {
-        self.seed.hash([addresses, ports ^ protocol << 56])
-    }
 }
 
 impl Tracked {
@@ -305,23 +329,10 @@ impl Tracked {
     }
 }
 
-fn counter(hash: u64) -> usize {
-    (hash >> 20) as usize % ABSENCES
-}
-
 const INBOUND: u32 = Direction::Inbound as u32;
 
-/// Addresses; ports and ENI; protocol, and above it the direction of the first packet. `None` if it is not IPv4: no such packet is carried.
-fn packed(key: &ConnectionKey) -> Option<Label> {
-    let Tuple { source, destination, source_port, destination_port, protocol } = key.outbound;
-    let words =
-        [super::addresses(source, destination)?, super::ports(source_port, destination_port, key.eni.0)];
-    Some(Label { words, more: protocol.0.into(), extra: 0 })
-}
-
-fn unpacked(label: &Label) -> ConnectionKey {
-    let (outbound, eni) = super::tuple(label);
-    ConnectionKey { eni: EniId(eni), outbound }
+fn eni(place: &Place) -> EniId {
+    EniId(place.number())
 }
 
 fn timeouts(protocol: Protocol, tracking: &TrackingTimeouts) -> Timeouts {

@@ -7,8 +7,7 @@
 //! An entry that finds its home bucket full goes into the next that has room, and those that it has passed count it, so that a search goes on
 //! behind them. Twelve bytes hold two entries and a half: at most two thirds of the places are ever used.
 
-use std::sync::atomic::{AtomicU32, Ordering::*};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
 
 use zerocopy::FromZeros;
 
@@ -18,7 +17,26 @@ use crate::memory::{Zeroed, prefetch};
 #[derive(Debug)]
 pub struct Index {
     buckets: Zeroed<Bucket>,
-    locks: Box<[Mutex<()>]>,
+    stripes: Box<[Stripe]>,
+}
+
+/// That nothing with some key was found. It holds until a record is made whose key has a similar hash.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Absence {
+    pub(crate) stripe: u32,
+    pub(crate) made: u32,
+}
+
+/// A part of all hashes, and the right to write about their keys.
+#[derive(Debug)]
+pub struct Locked<'a>(&'a Stripe);
+
+/// What a part of all hashes has in common. The lock is taken by one atomic exchange and given back by a store: a connection takes several.
+#[derive(Debug, Default)]
+struct Stripe {
+    taken: AtomicBool,
+    /// Records made so far.
+    made: AtomicU32,
 }
 
 #[derive(Debug, FromZeros)]
@@ -37,8 +55,11 @@ const FILLED: usize = 10;
 
 const POSITION: u32 = (1 << 24) - 1;
 
-/// Enough that two workers rarely wait for each other.
-const LOCKS: usize = 1024;
+/// So many that two workers rarely wait for each other, and an absence is rarely doubted because of another record: each doubt costs a walk.
+const STRIPES: usize = 4096;
+
+/// Looks at a lock that another worker holds before the processor is given up: it is held for less than a microsecond, unless that worker sleeps.
+const SPINS: usize = 100;
 
 impl Index {
     /// The most records that it can tell apart.
@@ -51,13 +72,30 @@ impl Index {
     pub fn new(capacity: u32) -> Self {
         assert!(capacity <= Self::MAX, "at most {} records", Self::MAX);
         let buckets = (capacity as usize).div_ceil(FILLED).max(1);
-        Self { buckets: Zeroed::new(buckets), locks: (0..LOCKS).map(|_| Mutex::default()).collect() }
+        Self { buckets: Zeroed::new(buckets), stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
     }
 
     /// Excludes other writers of keys with this hash, and some others.
-    pub fn lock(&self, hash: u64) -> MutexGuard<'_, ()> {
-        // What is protected is in the buckets, which a panic leaves whole.
-        self.locks[(hash >> 8) as usize % LOCKS].lock().unwrap_or_else(PoisonError::into_inner)
+    #[inline]
+    pub fn lock(&self, hash: u64) -> Locked<'_> {
+        let stripe = &self.stripes[stripe(hash)];
+        while stripe.taken.swap(true, Acquire) {
+            stripe.wait();
+        }
+        Locked(stripe)
+    }
+
+    /// What to compare later, to know that a record that is not found now is still absent. To be taken before [`find`](Self::find).
+    #[inline]
+    pub fn absence(&self, hash: u64) -> Absence {
+        let stripe = stripe(hash);
+        Absence { stripe: stripe as u32, made: self.stripes[stripe].made.load(Acquire) }
+    }
+
+    /// Whether no such record can have been made since.
+    #[inline]
+    pub fn still_absent(&self, absence: Absence) -> bool {
+        self.stripes[absence.stripe as usize].made.load(Acquire) == absence.made
     }
 
     /// Has the processor fetch where [`find`](Self::find) begins.
@@ -132,6 +170,40 @@ impl Index {
     }
 }
 
+impl Locked<'_> {
+    /// Notes that a record was made, or has begun anew: what was absent may not be so any more.
+    #[inline]
+    pub fn note_made(&self) {
+        let made = &self.0.made;
+        made.store(made.load(Relaxed).wrapping_add(1), Release);
+    }
+}
+
+impl Drop for Locked<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        self.0.taken.store(false, Release);
+    }
+}
+
+impl Stripe {
+    #[cold]
+    fn wait(&self) {
+        for _ in 0..SPINS {
+            if !self.taken.load(Relaxed) {
+                return;
+            }
+            std::hint::spin_loop();
+        }
+        std::thread::yield_now();
+    }
+}
+
+#[inline]
+fn stripe(hash: u64) -> usize {
+    (hash >> 8) as usize % STRIPES
+}
+
 #[inline]
 fn tag(hash: u64) -> u32 {
     hash as u32 & 0xFF
@@ -140,7 +212,6 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
-    use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::*;
 
@@ -174,6 +245,32 @@ mod tests {
         assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
         index.remove(u64::MAX, 3);
         assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0), "it was not there");
+    }
+
+    #[test]
+    fn an_absence_holds_until_something_similar_is_made() {
+        let index = Index::new(10);
+        let (absent, other) = (index.absence(5 << 8), index.absence(6 << 8));
+        assert!(index.still_absent(absent) && index.still_absent(other));
+        index.lock(5 << 8).note_made();
+        assert!(!index.still_absent(absent) && index.still_absent(other));
+    }
+
+    #[test]
+    fn a_lock_excludes_others() {
+        let index = Index::new(10);
+        let counted = AtomicU32::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..10_000 {
+                        let _lock = index.lock(7 << 8);
+                        counted.store(counted.load(Relaxed) + 1, Relaxed);
+                    }
+                });
+            }
+        });
+        assert_eq!(counted.load(Relaxed), 40_000);
     }
 
     proptest! {

@@ -12,8 +12,9 @@ use localvpc_api::trace::{Direction, Protocol, Tuple};
 
 use super::activity::{Activities, Activity, Label, Ref, Timeouts};
 use super::conntrack::saturate;
-use super::index::Index;
+use super::index::{Absence, Index};
 use super::nat_ports::{Destination, NatPorts};
+use super::place::Place;
 use crate::Time;
 use crate::hash::Seed;
 use crate::packet::Packet;
@@ -34,6 +35,26 @@ pub struct OutsideKey {
     pub destination: Destination,
     /// The leased port, or ICMP identifier.
     pub port: u16,
+}
+
+/// A lease that a packet would make.
+#[derive(Clone, Copy, Debug)]
+pub struct NewLease {
+    /// Where it is found from inside.
+    pub place: Place,
+    /// That there was none, not even one that has ended. While it holds, nobody needs to look again.
+    pub vacancy: Option<Absence>,
+}
+
+/// What is found in a place.
+#[derive(Clone, Copy, Debug)]
+pub enum Found<'a> {
+    /// A lease, and what it translates to.
+    Live(Ref, Translation, &'a Activity),
+    /// One that has idled out.
+    Ended,
+    /// Nothing.
+    Nothing,
 }
 
 /// What a lease translates to.
@@ -103,6 +124,9 @@ pub enum NotLeased {
 /// So many that ending what has idled out in one is short.
 const PARTS: usize = 256;
 
+/// Where the leased port stands in what a label has above the protocol.
+const PORT: u32 = 8;
+
 /// NATGW-25: not published. Opening and closing connections are held for RFC 5382's transitory minutes at most; a closed
 /// tuple is not reused for a minute (NATGW-14).
 const TCP_TRANSITORY_MS: u32 = 240_000;
@@ -119,21 +143,53 @@ impl Leases {
         }
     }
 
-    /// The live lease of a connection from inside.
-    pub fn from_inside(&self, key: &InsideKey, now: Time) -> Option<(Ref, Translation, &Activity)> {
-        let key = inside_key(key)?;
-        let (activity, label) =
-            self.inside.find(self.hash(key), |slot| self.activities.with_key(slot, key))?;
-        Some((activity, translation(&label), self.activities.live(activity, now)?))
+    /// Where the lease of a connection from inside is found. ICMP echo: the identifier as source port, 0 as destination port.
+    /// `None` if it is not IPv4: no such packet is carried.
+    #[inline]
+    pub fn inside(&self, key: &InsideKey) -> Option<Place> {
+        Place::new(&key.tuple, key.nat_gateway.0, self.seed)
+    }
+
+    /// The lease of a connection from inside.
+    pub fn from_inside(&self, place: &Place, now: Time) -> Found<'_> {
+        match self.search(place) {
+            Some((lease, label)) => match self.activities.live(lease, now) {
+                Some(activity) => Found::Live(lease, translation(&label), activity),
+                None => Found::Ended,
+            },
+            None => Found::Nothing,
+        }
+    }
+
+    /// What to compare later, to know that a lease that is not found now is still absent. To be taken before
+    /// [`from_inside`](Self::from_inside).
+    #[inline]
+    pub fn absence(&self, place: &Place) -> Absence {
+        self.inside.absence(place.hash)
+    }
+
+    /// Has the processor fetch where [`from_inside`](Self::from_inside) begins.
+    #[inline]
+    pub fn prefetch_inside(&self, place: &Place) {
+        self.inside.prefetch(place.hash);
+    }
+
+    /// Has the processor fetch where [`lease`](Self::lease) will note how replies come back.
+    #[inline]
+    pub fn prefetch_outside(&self, reservation: &PortReservation<'_>) {
+        if let Some(place) = outside(&reservation.key, self.seed) {
+            self.outside.prefetch(place.hash);
+        }
     }
 
     /// The live lease that a reply belongs to.
     pub fn from_outside(&self, key: &OutsideKey, now: Time) -> Option<(Ref, Tuple, &Activity)> {
-        let key = outside_key(key)?;
-        let (activity, label) = self.outside.find(self.hash(key), |slot| {
-            self.activities.label(slot).filter(|(_, label)| outside_key_of(label) == key)
+        let place = outside(key, self.seed)?;
+        let (activity, label) = self.outside.find(place.hash, |slot| {
+            self.activities.label(slot).filter(|(_, label)| outside_words(label) == place.words())
         })?;
-        Some((activity, unpacked(&label).tuple, self.activities.live(activity, now)?))
+        let tuple = Place::of_label(&label, self.seed).tuple();
+        Some((activity, tuple, self.activities.live(activity, now)?))
     }
 
     /// Turns a reservation into a lease that begins with `packet`. `addresses` are those that the gateway has: a lease of
@@ -143,7 +199,7 @@ impl Leases {
     /// [`NotLeased`]; the port is free again.
     pub fn lease(
         &self,
-        key: InsideKey,
+        new: &NewLease,
         mut reservation: PortReservation<'_>,
         addresses: &[IpAddr],
         idle_timeout_ms: u64,
@@ -152,15 +208,18 @@ impl Leases {
     ) -> Result<Ref, NotLeased> {
         let idle = saturate(idle_timeout_ms);
         let timeouts = Timeouts {
-            new: if key.tuple.protocol == Protocol::TCP { idle.min(TCP_TRANSITORY_MS) } else { idle },
+            new: if new.place.protocol() == Protocol::TCP { idle.min(TCP_TRANSITORY_MS) } else { idle },
             established: idle,
         };
         // Nothing else is carried yet.
-        let label = packed(&key, &reservation.key()).ok_or(NotLeased::Full)?;
-        let hash = self.hash(label.key());
-        let _lock = self.inside.lock(hash);
-        if let Some((old, known)) = self.inside.find(hash, |slot| self.activities.with_key(slot, label.key()))
-        {
+        let IpAddr::V4(address) = reservation.key.destination.address else { return Err(NotLeased::Full) };
+        let label = new.place.label(u32::from(reservation.key.port) << PORT, address.into());
+        let lock = self.inside.lock(new.place.hash);
+        let known = match new.vacancy {
+            Some(vacancy) if self.inside.still_absent(vacancy) => None,
+            _ => self.search(&new.place),
+        };
+        if let Some((old, known)) = known {
             let activity = self.activities.line(old);
             let usable = addresses.contains(&translation(&known).address);
             if usable && !activity.expired(now) && !super::reopens(packet, activity) {
@@ -173,10 +232,16 @@ impl Leases {
             .start(label, packet, Direction::Outbound, timeouts, now)
             .ok_or(NotLeased::Full)?;
         reservation.kept = true;
-        self.inside.insert(hash, activity.slot);
+        self.inside.insert(new.place.hash, activity.slot);
         // The port is reserved, so nobody else has the same key.
-        self.outside.insert(self.hash(outside_key_of(&label)), activity.slot);
+        self.outside.insert(self.outside_hash(&label), activity.slot);
+        lock.note_made();
         Ok(activity)
+    }
+
+    #[inline]
+    fn search(&self, place: &Place) -> Option<(Ref, Label)> {
+        self.inside.find(place.hash, |slot| self.activities.with_key(slot, place.key()))
     }
 
     /// Takes back what [`lease`](Self::lease) made, when the rest of the walk's outcome could not be kept.
@@ -195,7 +260,7 @@ impl Leases {
     ) -> usize {
         let mut ended = 0;
         self.activities.each_of_part(part % PARTS, PARTS, |activity, label, line| {
-            let nat_gateway = unpacked(&label).nat_gateway;
+            let nat_gateway = NatGatewayId(label.words[1] as u32);
             let gone = gone(nat_gateway, translation(&label).address);
             let expired = line.expired(now);
             let closed = line.state() == localvpc_api::report::ConnectionState::Closed;
@@ -213,7 +278,7 @@ impl Leases {
     pub fn for_each(&self, now: Time, mut each: impl FnMut(&InsideKey, Translation, &Activity)) {
         self.activities.each_of_part(0, 1, |_, label, line| {
             if !line.expired(now) {
-                each(&unpacked(&label), translation(&label), line);
+                each(&self.unpacked(&label), translation(&label), line);
             }
         });
     }
@@ -234,7 +299,7 @@ impl Leases {
         else {
             return false;
         };
-        let _lock = self.inside.lock(self.hash(label.key()));
+        let _lock = self.inside.lock(Place::of_label(&label, self.seed).hash);
         let ends = self.activities.same(activity).is_some_and(when);
         if ends {
             self.end(activity, &label);
@@ -244,11 +309,11 @@ impl Leases {
 
     /// The caller holds the lock of its inside key. The port is free last: so nobody finds two leases by it.
     fn end(&self, activity: Ref, label: &Label) {
-        self.inside.remove(self.hash(label.key()), activity.slot);
-        self.outside.remove(self.hash(outside_key_of(label)), activity.slot);
+        self.inside.remove(Place::of_label(label, self.seed).hash, activity.slot);
+        self.outside.remove(self.outside_hash(label), activity.slot);
         self.activities.end(activity);
         let Translation { address, port } = translation(label);
-        let InsideKey { nat_gateway, tuple } = unpacked(label);
+        let InsideKey { nat_gateway, tuple } = self.unpacked(label);
         let destination = Destination {
             nat_gateway,
             address,
@@ -259,44 +324,38 @@ impl Leases {
         self.ports.release(&destination, port);
     }
 
-    fn hash(&self, [addresses, ports, rest]: [u64; 3]) -> u64 {
-        self.seed.hash([addresses ^ rest.rotate_left(32), ports ^ rest << 56])
+    fn unpacked(&self, label: &Label) -> InsideKey {
+        let place = Place::of_label(label, self.seed);
+        InsideKey { nat_gateway: NatGatewayId(place.number()), tuple: place.tuple() }
+    }
+
+    fn outside_hash(&self, label: &Label) -> u64 {
+        let (words, protocol) = outside_words(label);
+        Place::of(words, protocol, self.seed).hash
     }
 }
 
-/// The inside connection's addresses; its ports and the gateway; protocol and leased port; the gateway's address.
-fn packed(inside: &InsideKey, outside: &OutsideKey) -> Option<Label> {
-    let [addresses, ports, protocol] = inside_key(inside)?;
-    let IpAddr::V4(address) = outside.destination.address else { return None };
-    let more = protocol as u32 | u32::from(outside.port) << 16;
-    Some(Label { words: [addresses, ports], more, extra: address.into() })
-}
-
-fn unpacked(label: &Label) -> InsideKey {
-    let (tuple, nat_gateway) = super::tuple(label);
-    InsideKey { nat_gateway: NatGatewayId(nat_gateway), tuple }
-}
-
 fn translation(label: &Label) -> Translation {
-    Translation { address: Ipv4Addr::from(label.extra).into(), port: (label.more >> 16) as u16 }
+    // `lease` has put the port behind the protocol, and the gateway's address behind that.
+    Translation { address: Ipv4Addr::from(label.extra).into(), port: (label.more >> 8 >> PORT) as u16 }
 }
 
-/// `None` if it is not IPv4: no such packet is carried.
-fn inside_key(key: &InsideKey) -> Option<[u64; 3]> {
-    let Tuple { source, destination, source_port, destination_port, protocol } = key.tuple;
-    let ports = super::ports(source_port, destination_port, key.nat_gateway.0);
-    Some([super::addresses(source, destination)?, ports, protocol.0.into()])
-}
-
-fn outside_key(key: &OutsideKey) -> Option<[u64; 3]> {
+/// Where a reply's lease is found: as if the gateway's address and port were its source.
+fn outside(key: &OutsideKey, seed: Seed) -> Option<Place> {
     let Destination { nat_gateway, address, remote, remote_port, protocol } = key.destination;
-    let ports = super::ports(key.port, remote_port, nat_gateway.0);
-    Some([super::addresses(address, remote)?, ports, protocol.0.into()])
+    let tuple = Tuple {
+        source: address,
+        destination: remote,
+        source_port: key.port,
+        destination_port: remote_port,
+        protocol,
+    };
+    Place::new(&tuple, nat_gateway.0, seed)
 }
 
-/// The [`outside_key`] of a lease.
-fn outside_key_of(label: &Label) -> [u64; 3] {
+/// The same of a lease.
+fn outside_words(label: &Label) -> ([u64; 2], u32) {
     let [addresses, ports] = label.words;
     let outer = u64::from(label.extra) << 32 | addresses & 0xFFFF_FFFF;
-    [outer, u64::from(label.more >> 16) << 48 | ports & !(0xFFFF << 48), u64::from(label.more & 0xFF)]
+    ([outer, u64::from(label.more >> 8 >> PORT) << 48 | ports & !(0xFFFF << 48)], label.more & 0xFF)
 }

@@ -10,13 +10,11 @@ pub mod identification;
 pub mod index;
 pub mod leases;
 pub mod nat_ports;
+pub mod place;
 pub mod tcp;
-
-use std::net::{IpAddr, Ipv4Addr};
 
 use localvpc_api::DiscardReason;
 use localvpc_api::report::ConnectionState;
-use localvpc_api::trace::{Protocol, Tuple};
 
 use crate::Time;
 use crate::metrics::{HOUSEKEEPER, Metrics};
@@ -108,29 +106,4 @@ impl State {
 pub fn reopens(packet: &Packet, activity: &activity::Activity) -> bool {
     matches!(&packet.kind, Kind::Tcp(facts) if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN)
         && activity.state() == ConnectionState::Closed
-}
-
-/// Two IPv4 addresses in a word.
-fn addresses(source: IpAddr, destination: IpAddr) -> Option<u64> {
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (source, destination) else { return None };
-    Some(u64::from(u32::from(source)) << 32 | u64::from(u32::from(destination)))
-}
-
-/// Two ports and an id in a word.
-fn ports(source: u16, destination: u16, id: u32) -> u64 {
-    u64::from(source) << 48 | u64::from(destination) << 32 | u64::from(id)
-}
-
-/// What [`addresses`] and [`ports`] have made a label of, with the protocol.
-fn tuple(label: &activity::Label) -> (Tuple, u32) {
-    let [addresses, ports] = label.words;
-    let address = |word: u64| Ipv4Addr::from(word as u32).into();
-    let tuple = Tuple {
-        source: address(addresses >> 32),
-        destination: address(addresses),
-        source_port: (ports >> 48) as u16,
-        destination_port: (ports >> 32) as u16,
-        protocol: Protocol(label.more as u8),
-    };
-    (tuple, ports as u32)
 }

@@ -1,13 +1,17 @@
 //! Forwards many packets at once, with the outcome that they have one after the other.
 
+use std::net::Ipv4Addr;
+
 use arrayvec::ArrayVec;
 use localvpc_api::LinkId;
+use localvpc_api::trace::{Direction, Protocol, Tuple};
 
 use super::{Arrival, Question, Verdict, Worker};
 use crate::Time;
 use crate::flow::Place;
 use crate::packet::Offload;
 use crate::state::State;
+use crate::state::leases::InsideKey;
 use crate::tables::Tables;
 
 /// A packet of a batch.
@@ -73,8 +77,12 @@ impl Worker {
             questions.push(question);
         }
         let mut places: ArrayVec<Option<Place>, GROUP> = ArrayVec::new();
-        for question in &questions {
-            places.push(question.as_ref().and_then(|question| self.cache.place(question.hash)));
+        for (question, packet) in questions.iter().zip(group.iter()) {
+            let place = question.as_ref().and_then(|question| self.cache.place(question.hash));
+            if place.is_none() {
+                self.foresee(tables, state, packet.from, packet.bytes);
+            }
+            places.push(place);
         }
         for place in places.iter().flatten() {
             self.cache.prefetch_dependencies(*place, state);
@@ -93,6 +101,26 @@ impl Worker {
             packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
         }
         self.pending.packets += group.len() as u64;
+    }
+
+    /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection and its lease.
+    fn foresee(&self, tables: &Tables, state: &State, from: LinkId, bytes: &[u8]) -> Option<()> {
+        let head: &[u8; 24] = bytes.first_chunk()?;
+        let [eni] = tables.links.get(&from)?.enis.as_slice() else { return None };
+        let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]).into();
+        let port = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
+        let tuple = Tuple {
+            source: address(12),
+            destination: address(16),
+            source_port: port(20),
+            destination_port: port(22),
+            protocol: Protocol(head[9]),
+        };
+        let connection = state.connections.place(tables.eni(*eni).id, &tuple, Direction::Outbound)?;
+        state.connections.prefetch(&connection);
+        let lease = state.leases.inside(&InsideKey { nat_gateway: self.last_nat_gateway?, tuple })?;
+        state.leases.prefetch_inside(&lease);
+        Some(())
     }
 }
 

@@ -113,6 +113,21 @@ impl Connection {
         Self { state: NEW, sides: [Side::default(); 2], pending: Side::default() }
     }
 
+    /// What is known after its first segment: what [`see`](Self::see) makes of it, only sooner if it is a SYN.
+    #[inline]
+    pub fn beginning(facts: &TcpFacts, scale: Option<u8>, from: Direction) -> Self {
+        let mut this = Self::new();
+        if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN {
+            let side = Side::beginning(facts, scale);
+            this.sides[from as usize] = side;
+            this.sides[from.opposite() as usize].reach.ack = side.first;
+            this.set(SYN, from);
+        } else {
+            this.see(facts, scale, from);
+        }
+        this
+    }
+
     /// What [`phase`] and [`shift`] are asked about.
     pub fn state(&self) -> u32 {
         self.state

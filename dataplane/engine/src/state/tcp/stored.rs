@@ -98,6 +98,7 @@ pub fn load(state: u32, streams: &Streams, beginnings: &Beginnings) -> Connectio
 }
 
 /// Writes what differs from `before`, or everything.
+#[inline]
 pub fn store(before: Option<&Connection>, after: &Connection, streams: &Streams, beginnings: &Beginnings) {
     for direction in [Direction::Inbound, Direction::Outbound] {
         let side = after.side(direction);
@@ -146,6 +147,18 @@ mod tests {
     const SYN: u8 = TcpFacts::SYN;
     const ACK: u8 = TcpFacts::ACK;
     use Direction::{Inbound, Outbound};
+
+    #[test]
+    fn a_beginning_is_what_seeing_makes_of_the_first_segment() {
+        for flags in 0..64 {
+            for (scale, from) in [(None, Outbound), (Some(3), Inbound), (Some(15), Outbound)] {
+                let first = facts(flags, 1_000, 77, 512);
+                let mut seen = Connection::new();
+                seen.see(&first, scale, from);
+                assert_eq!(Connection::beginning(&first, scale, from), seen, "{first:?}");
+            }
+        }
+    }
 
     #[test]
     fn what_is_stored_is_what_is_loaded() {
