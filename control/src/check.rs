@@ -1,10 +1,15 @@
 //! Whether what a file expects comes true.
+//!
+//! An expectation of `all` protocols is several: each is analysed, sent and judged by itself ([`parts`]), and the line holds if
+//! every one of them does.
 
-use localvpc_api::tables::PortRange;
+use std::collections::BTreeSet;
+
+use localvpc_api::tables::{PortRange, Traffic};
 use localvpc_api::trace::Protocol;
 use serde::Serialize;
 
-use crate::model::Expectation;
+use crate::model::{Expectation, Model};
 use crate::view::{ExplainOutcome, Explanation, ProbeView};
 
 /// What became of an expectation.
@@ -44,6 +49,87 @@ pub struct Checked {
     /// What became of a real packet, where one was sent.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeView>,
+    /// Why nobody can send one, where that is so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub unsendable: Option<String>,
+    /// The protocols that `all` stands for, each by itself.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub each: Vec<Checked>,
+}
+
+/// What an expectation is about, one kind of packet at a time.
+///
+/// `all` is TCP and UDP to the port, ping, every other protocol that some rule of the file names, and one that none does: 253, which
+/// RFC 3692 keeps for experiments.
+pub fn parts(expected: &Expectation, model: &Model) -> Vec<Expectation> {
+    if expected.protocol != Protocol(0) {
+        return vec![expected.clone()];
+    }
+    let protocols = [Protocol::TCP, Protocol::UDP, Protocol::ICMP].into_iter().chain(others(model));
+    protocols
+        .map(|protocol| {
+            let has_ports = [Protocol::TCP, Protocol::UDP].contains(&protocol);
+            Expectation {
+                protocol,
+                port: expected.port.filter(|_| has_ports),
+                source_ports: expected.source_ports.filter(|_| has_ports),
+                ..expected.clone()
+            }
+        })
+        .collect()
+}
+
+/// Protocols without ports that rules of a file name, and one more.
+fn others(model: &Model) -> impl Iterator<Item = Protocol> {
+    const NOBODYS: u8 = 253;
+    let groups = model.vpcs.iter().flat_map(|vpc| &vpc.security_groups);
+    let rules = groups.flat_map(|group| group.inbound.iter().chain(&group.outbound)).map(|rule| rule.traffic);
+    let acls = model.vpcs.iter().flat_map(|vpc| &vpc.network_acls);
+    let entries = acls.flat_map(|acl| acl.inbound.iter().chain(&acl.outbound)).map(|entry| entry.traffic);
+    let named = rules.chain(entries).filter_map(|traffic| match traffic {
+        Traffic::Protocol(number) if ![0, 1, 6, 17].contains(&number) => Some(number),
+        _ => None,
+    });
+    let numbers: BTreeSet<u8> = named.chain([NOBODYS]).collect();
+    numbers.into_iter().map(Protocol)
+}
+
+/// Judges an expectation by what its [`parts`] came to.
+pub fn judge_all(expected: &Expectation, parts: &[(Expectation, Explanation)]) -> Checked {
+    let mut each: Vec<Checked> = parts.iter().map(|(part, explanation)| judge(part, explanation)).collect();
+    if each.len() == 1 {
+        return each.remove(0);
+    }
+    let mut why: Vec<String> = Vec::new();
+    for part in each.iter().filter(|part| part.verdict != Verdict::Holds) {
+        let what = part.question.rsplit(' ').next().unwrap_or_default();
+        for (at, line) in part.why.iter().enumerate() {
+            let line = if at == 0 { format!("{what}: {line}") } else { line.clone() };
+            if !why.contains(&line) {
+                why.push(line);
+            }
+        }
+    }
+    let mut codes: Vec<String> = Vec::new();
+    for code in each.iter().flat_map(|part| &part.codes) {
+        if !codes.contains(code) {
+            codes.push(code.clone());
+        }
+    }
+    let alike = each.windows(2).all(|two| two[0].analysis == two[1].analysis);
+    Checked {
+        question: question(expected),
+        line: expected.place.line,
+        expected: wanted(expected),
+        verdict: each.iter().map(|part| part.verdict).max().unwrap_or(Verdict::Unknown),
+        why,
+        analysis: each.first().filter(|_| alike).map_or(ExplainOutcome::Partial, |part| part.analysis),
+        codes,
+        passes: each.first().map(|part| part.passes.clone()).unwrap_or_default(),
+        probe: None,
+        unsendable: None,
+        each,
+    }
 }
 
 /// Judges an expectation by what the analysis says, and by what a real packet, if one was sent, has shown.
@@ -58,6 +144,8 @@ pub fn judge(expected: &Expectation, explanation: &Explanation) -> Checked {
         codes: codes(explanation),
         passes: passes(explanation),
         probe: explanation.probe.clone(),
+        unsendable: explanation.unsendable.clone(),
+        each: Vec::new(),
     };
     let mut fail = |verdict: Verdict, why: String| {
         checked.verdict = checked.verdict.max(verdict);

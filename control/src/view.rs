@@ -262,6 +262,9 @@ pub struct Explanation {
     /// The packet that would prove it, where somebody could send one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub send: Option<Sendable>,
+    /// Why nobody can send one, where that is so.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unsendable: Option<String>,
     /// What became of a real packet, where one was sent.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub probe: Option<ProbeView>,

@@ -74,6 +74,8 @@ pub enum Source {
 pub enum Destination {
     /// The interface of an instance, by the address under which the sender can name it.
     Eni(EniId),
+    /// The same, by another of its private addresses.
+    EniAddress(EniId, Ipv4Addr),
     /// A NAT gateway.
     NatGateway(NatGatewayId),
     /// An address, whosever it is.

@@ -176,9 +176,10 @@ fn probed(client: &Client, request: &ExplainRequest) -> Result<Explanation, Fail
                 explanation.notes.push(note.into());
             }
         }
-        None => explanation.notes.push(
-            "No packet was sent: none leaves a namespace for this, or nobody there could send it.".into(),
-        ),
+        None => {
+            let why = explanation.unsendable.as_deref().unwrap_or("nobody can send it");
+            explanation.notes.push(format!("No packet was sent: {why}."));
+        }
     }
     Ok(explanation)
 }
@@ -388,6 +389,7 @@ mod tests {
             notes: Vec::new(),
             dataplane: None,
             send: None,
+            unsendable: None,
             probe: None,
             analysis: None,
         };

@@ -288,7 +288,7 @@ record! {
         pub from: Spanned<Text>,
         /// Instance, internet host, NAT gateway or address.
         pub to: Spanned<Text>,
-        /// Protocol: tcp, udp, icmp or a number.
+        /// Protocol: tcp, udp, icmp, a number, or all: TCP and UDP to the port, ping, and every other one.
         pub protocol: Spanned<ProtocolWord>,
         /// Destination port.
         pub port: Option<Spanned<u16>>,

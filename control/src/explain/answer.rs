@@ -85,6 +85,7 @@ pub fn answer_of(index: &Index, asked: &Asked, mut analysis: Analysis) -> Explan
         notes: notes(index, asked, &analysis),
         dataplane: None,
         send: sendable(asked, case),
+        unsendable: asked.unsendable.clone(),
         probe: None,
         analysis: Some(insights(index, asked, &analysis)),
     }
@@ -304,6 +305,7 @@ fn in_the_kernel(index: &Index, asked: &Asked) -> Explanation {
         notes: Vec::new(),
         dataplane: None,
         send: asked.send.clone(),
+        unsendable: asked.unsendable.clone(),
         probe: None,
         analysis: None,
     }

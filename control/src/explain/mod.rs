@@ -32,6 +32,8 @@ pub struct Asked {
     pub trace: Option<TraceRequest>,
     /// The packet that would prove it, where somebody could send one.
     pub send: Option<Sendable>,
+    /// Why nobody could, otherwise.
+    pub unsendable: Option<String>,
     /// The sender: `app 10.0.2.20`.
     pub from: String,
     /// The receiver: `example 198.51.100.10:443`.

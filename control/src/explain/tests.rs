@@ -409,6 +409,71 @@ fn sg_30_a_reply_under_another_address_belongs_to_no_connection() {
     assert_eq!(stopped.place, "eni asks");
 }
 
+/// An instance is named by its name, which means its first address, or by any address that it has.
+#[test]
+fn eni_3_every_address_of_an_instance_sends_and_receives() {
+    let lab = "lab: x\nvpcs:\n  main:\n    cidr: 10.0.0.0/16\n    internet_gateway: igw\n    subnets:\n      \
+        a: { cidr: 10.0.1.0/24, route_table: out }\n    route_tables:\n      out: [ { to: 0.0.0.0/0, via: igw } ]\n    security_groups:\n      \
+        web: { inbound: [ { tcp: 80, from: 0.0.0.0/0 } ] }\n    instances:\n      \
+        web: { subnet: a, ip: 10.0.1.10, secondary_ips: [10.0.1.11, { ip: 10.0.1.12, eip: 203.0.113.12 }], security_groups: web }\n      \
+        other: { subnet: a, ip: 10.0.1.20 }\ninternet: { hosts: { example: { ip: 198.51.100.10 } } }\n";
+    let said = |from: &str, to: &str| {
+        let said = ask(lab, from, to, "tcp/80").unwrap();
+        let ends = format!("{} → {}", said.from, said.to);
+        let send = said.send.map(|send| format!("{} → {}", send.packet.source, send.packet.destination));
+        (ends, said.code.unwrap_or_default(), send.unwrap_or_default())
+    };
+    let all = |ends: &str, code: &str, send: &str| (ends.to_owned(), code.to_owned(), send.to_owned());
+    let example = "example 198.51.100.10:80";
+    // As a sender: only the address with an Elastic IP gets out.
+    for (from, code) in [
+        ("web", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS"),
+        ("10.0.1.11", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS"),
+        ("main/10.0.1.11", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS"),
+        ("10.0.1.12", ""),
+        ("203.0.113.12", ""),
+    ] {
+        let own = if from == "web" { "10.0.1.10" } else { from.trim_start_matches("main/") };
+        let own = own.replace("203.0.113.12", "10.0.1.12");
+        let send = format!("{own} → 198.51.100.10");
+        assert_eq!(said(from, "example"), all(&format!("web {own} → {example}"), code, &send));
+    }
+    // As a receiver.
+    let other = "other 10.0.1.20";
+    let send = "10.0.1.20 → 10.0.1.11";
+    assert_eq!(said("other", "10.0.1.11"), all(&format!("{other} → web 10.0.1.11:80"), "", send));
+    assert_eq!(said("other", "main/10.0.1.11"), all(&format!("{other} → web 10.0.1.11:80"), "", send));
+    let from_outside = "198.51.100.10 → 203.0.113.12";
+    let outside = "example 198.51.100.10";
+    for word in ["web", "203.0.113.12", "main/10.0.1.12"] {
+        assert_eq!(said("example", word), all(&format!("{outside} → web 203.0.113.12:80"), "", from_outside));
+    }
+    let nameless = said("example", "main/10.0.1.11");
+    assert_eq!(nameless.1, "IGW_PRIVATE_IP_ASSOCIATION_FOR_INGRESS");
+}
+
+#[test]
+fn why_no_packet_can_be_sent_is_told() {
+    let why = |text: &str, from: &str, to: &str| ask(text, from, to, "tcp/80").unwrap().unsendable;
+    let dev_prod = include_str!("../../../configs/scenarios/dev-prod.yaml");
+    for (text, from, to, expected) in [
+        (
+            dev_prod,
+            "dev-app",
+            "prod-db",
+            Some("dev-app knows no address of prod-db, which has no public one"),
+        ),
+        (TWO_TIER, "nat-a", "example", Some("nat-a is a NAT gateway, which sends nothing by itself")),
+        (TWO_TIER, "8.8.8.8", "web", Some("no host of the lab's internet has 8.8.8.8")),
+        (TWO_TIER, "web", "127.0.0.1", Some("none leaves the namespace, whose kernel delivers by itself")),
+        (TWO_TIER, "web", "224.0.0.1", Some("nobody sends from such an address to 224.0.0.1")),
+        (TWO_TIER, "internet", "app", None),
+        (TWO_TIER, "web", "10.0.9.9", None),
+    ] {
+        assert_eq!(why(text, from, to).as_deref(), expected, "{from} → {to}");
+    }
+}
+
 #[test]
 fn vpc_16_addresses_that_nothing_can_have() {
     for (to, what) in [

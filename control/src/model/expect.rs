@@ -82,7 +82,8 @@ impl<'a> Names<'a> {
     fn check(&self, word: &Spanned<Text>, names: &[&str], errors: &mut Diagnostics) {
         let text = word.value.0.as_str();
         let in_vpc = text.split_once('/').is_some_and(|(vpc, name)| {
-            self.vpcs.iter().any(|(other, names)| *other == vpc && names.contains(&name))
+            let is_in = |names: &[&str]| names.contains(&name) || name.parse::<IpAddr>().is_ok();
+            self.vpcs.iter().any(|(other, names)| *other == vpc && is_in(names))
         });
         if names.contains(&text) || in_vpc || text.parse::<IpAddr>().is_ok() {
             return;

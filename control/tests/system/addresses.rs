@@ -41,6 +41,17 @@ fn eni_3_eip_7_a_secondary_address_has_its_own_elastic_ip_and_moves() {
     }
     assert!(lab.curl("example", "http://203.0.113.12/").starts_with("you are 198.51.100.10:"));
 
+    // Each of them can be asked about, and packets prove it.
+    for (question, exit_status) in [
+        ("10.0.1.12 example tcp/80 --probe", 0),
+        ("10.0.1.13 example tcp/80 --probe", 1),
+        ("two 10.0.1.13 tcp/80 --probe", 0),
+        ("example 203.0.113.12 tcp/80 --probe", 0),
+        ("main/10.0.1.13 two tcp/80 --probe", 0),
+    ] {
+        assert_eq!(lab.explain(question, exit_status)["probe"]["agrees"], true, "{question}");
+    }
+
     // ENI-3: it is given to the other interface, Elastic IP and all.
     let moved = edit(SEVERAL, "{ ip: 10.0.1.12, eip: 203.0.113.12 }, ", "");
     let moved = edit(

@@ -47,6 +47,7 @@ impl Walker<'_, '_> {
                 let ip = *self.fabric.eni(id)?.addresses.first()?;
                 self.named(ip, Owner::Eni(id), vpc)
             }
+            Destination::EniAddress(id, ip) => self.named(ip.into(), Owner::Eni(id), vpc),
             Destination::NatGateway(id) => {
                 let ip = *self.fabric.nat_gateway(id)?.addresses.first()?;
                 self.named(ip, Owner::NatGateway(id), vpc)

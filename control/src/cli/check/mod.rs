@@ -10,10 +10,9 @@ use std::process::ExitCode;
 use std::time::Instant;
 
 use localvpc_api::Generation;
-use localvpc_api::trace::Protocol;
 
 use super::{Failure, Format, Global, file, output};
-use crate::check::{Checked, judge};
+use crate::check::{Checked, judge_all, parts};
 use crate::explain;
 use crate::lower::{IdRegistry, Lowered, lower};
 use crate::model::{Expectation, Model};
@@ -57,15 +56,20 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     if model.expectations.is_empty() {
         warnings.push("the file expects nothing: add `expect:` lines".into());
     }
+    let parts: Vec<Vec<Expectation>> = model.expectations.iter().map(|it| parts(it, &model)).collect();
+    let all = parts.concat();
     let explanations = match &running {
-        Some(running) => running.explain(&model.expectations)?,
-        None => offline(&model)?,
+        Some(running) => running.explain(&all)?,
+        None => offline(&model, &all)?,
     };
+    let mut explained = all.into_iter().zip(explanations);
     let results: Vec<Checked> = model
         .expectations
         .iter()
-        .zip(&explanations)
-        .map(|(expected, explanation)| judge(expected, explanation))
+        .zip(&parts)
+        .map(|(expected, parts)| {
+            judge_all(expected, &explained.by_ref().take(parts.len()).collect::<Vec<_>>())
+        })
         .collect();
     let report = Report {
         file: document.path.display().to_string(),
@@ -86,7 +90,7 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
 }
 
 /// Explains every expectation from the file alone.
-fn offline(model: &Model) -> Result<Vec<Explanation>, Failure> {
+fn offline(model: &Model, expectations: &[Expectation]) -> Result<Vec<Explanation>, Failure> {
     let Lowered { tables, index, .. } = lower(model, &mut IdRegistry::default(), Generation(0));
     let explain = |expected: &Expectation| {
         let asked = explain::resolve(&index, &request(expected)).map_err(|mut error| {
@@ -95,18 +99,14 @@ fn offline(model: &Model) -> Result<Vec<Explanation>, Failure> {
         })?;
         Ok(explain::answer(&index, &tables, &asked))
     };
-    model.expectations.iter().map(explain).collect()
+    expectations.iter().map(explain).collect()
 }
 
 fn request(expected: &Expectation) -> ExplainRequest {
     ExplainRequest {
         from: expected.from.clone(),
         to: expected.to.clone(),
-        protocol: match expected.protocol {
-            // `all`: one protocol stands for them.
-            Protocol(0) => Protocol::TCP.to_string(),
-            protocol => protocol.to_string(),
-        },
+        protocol: expected.protocol.to_string(),
         port: expected.port,
         source_port: expected.source_ports.map(|ports| ports.from),
         source_port_to: expected.source_ports.map(|ports| ports.to),

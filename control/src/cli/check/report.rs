@@ -61,18 +61,18 @@ impl Report {
                 Verdict::Unknown => "?   ".yellow().to_string(),
                 Verdict::Fails => "FAIL".red().bold().to_string(),
             };
-            let proof = match &checked.probe {
-                Some(probe) => short(probe),
-                None => String::new(),
-            };
+            let proof = self.proof(checked);
             let line = format!(
                 "{mark} {:<questions$}  {:<wishes$}  {name}:{}  {proof}",
                 checked.question, checked.expected, checked.line
             );
             // Writing to a String cannot fail.
             let _ = writeln!(text, "{}", line.trim_end());
-            if let (false, Some(probe)) = (checked.verdict == Verdict::Holds, &checked.probe) {
-                let _ = writeln!(text, "       {}", probing::line(probe));
+            let parts = if checked.each.is_empty() { std::slice::from_ref(checked) } else { &checked.each };
+            for part in parts.iter().filter(|part| part.verdict != Verdict::Holds) {
+                if let Some(probe) = &part.probe {
+                    let _ = writeln!(text, "       {}", probing::line(probe));
+                }
             }
             for why in &checked.why {
                 let _ = writeln!(text, "       {why}");
@@ -93,6 +93,31 @@ impl Report {
         );
         let _ = writeln!(text, "{expectations} of lab {}, {how}: {}", self.lab, sum.join(", "));
         text
+    }
+}
+
+impl Report {
+    /// What packets did, in a few words; nothing where none was meant to be sent.
+    fn proof(&self, checked: &Checked) -> String {
+        if self.mode == Mode::Analysis {
+            return String::new();
+        }
+        if checked.each.is_empty() {
+            return match (&checked.probe, &checked.unsendable) {
+                (Some(probe), _) => short(probe),
+                (None, Some(why)) => format!("no packet: {why}"),
+                (None, None) => String::new(),
+            };
+        }
+        let mut words: Vec<String> = Vec::new();
+        for part in &checked.each {
+            let word = self.proof(part);
+            if !words.contains(&word) {
+                words.push(word);
+            }
+        }
+        words.retain(|word| !word.is_empty());
+        words.join(", ")
     }
 }
 

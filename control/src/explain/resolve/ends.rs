@@ -4,7 +4,8 @@ use super::*;
 
 /// One end of a path.
 pub(super) enum End<'a> {
-    Instance(&'a Vpc, &'a Instance),
+    /// An instance, and which of its private addresses is meant: the primary one where it was named.
+    Instance(&'a Vpc, &'a Instance, IpAddr),
     NatGateway(&'a Vpc, &'a NatGateway),
     InternetGateway(&'a InternetGateway, Option<&'a InternetHost>),
     /// Any address of the internet; the host that stands for it where one is needed.
@@ -18,7 +19,7 @@ impl<'a> End<'a> {
     pub(super) fn source(&self, index: &Index) -> Result<Source, ErrorView> {
         let lost = || error("internal", "the sender has no row".into());
         Ok(match self {
-            Self::Instance(_, instance) => Source::Eni(index.eni_of(&instance.name).ok_or_else(lost)?),
+            Self::Instance(_, instance, _) => Source::Eni(index.eni_of(&instance.name).ok_or_else(lost)?),
             Self::NatGateway(_, nat) => {
                 Source::NatGateway(index.nat_gateway_by_id(&nat.id).ok_or_else(lost)?)
             }
@@ -31,10 +32,22 @@ impl<'a> End<'a> {
         })
     }
 
-    pub(super) fn destination(&self, index: &Index, word: &str) -> Result<Destination, ErrorView> {
+    /// What is to receive, for a sender that knows it by `address`, or by none.
+    pub(super) fn destination(
+        &self,
+        index: &Index,
+        word: &str,
+        address: Option<IpAddr>,
+    ) -> Result<Destination, ErrorView> {
         let lost = || error("internal", "the receiver has no row".into());
         Ok(match self {
-            Self::Instance(_, instance) => Destination::Eni(index.eni_of(&instance.name).ok_or_else(lost)?),
+            Self::Instance(_, instance, private) => {
+                let eni = index.eni_of(&instance.name).ok_or_else(lost)?;
+                match address.and_then(|address| instance.private_of(address)).unwrap_or(*private) {
+                    primary if primary == instance.ip => Destination::Eni(eni),
+                    secondary => Destination::EniAddress(eni, v4(secondary)?),
+                }
+            }
             Self::NatGateway(_, nat) if nat.state == NatGatewayState::Deleted => {
                 let message = format!("NAT gateway `{word}` is deleted: it has no address (BAD_STATE)");
                 return Err(error("not_found", message));
@@ -54,7 +67,7 @@ impl<'a> End<'a> {
     /// The VPC it is in; none for what is on the internet.
     pub(super) fn vpc(&self) -> Option<&'a Vpc> {
         match self {
-            Self::Instance(vpc, _) | Self::NatGateway(vpc, _) => Some(vpc),
+            Self::Instance(vpc, ..) | Self::NatGateway(vpc, _) => Some(vpc),
             _ => None,
         }
     }
@@ -62,7 +75,7 @@ impl<'a> End<'a> {
     /// The link that it is behind; none for what has no namespace.
     pub(super) fn link(&self, index: &Index) -> Option<LinkId> {
         match self {
-            Self::Instance(_, instance) => index.link_of(index.eni_of(&instance.name)?),
+            Self::Instance(_, instance, _) => index.link_of(index.eni_of(&instance.name)?),
             Self::Host(_) | Self::Internet(_) | Self::InternetGateway(..) => index.internet_link(),
             Self::Address(address, _) => {
                 let hosts = &index.model().internet_hosts;
@@ -75,7 +88,7 @@ impl<'a> End<'a> {
     /// The address it sends from; for the internet that of a host which stands for it.
     pub(super) fn sends_as(&self) -> Option<IpAddr> {
         match self {
-            Self::Instance(_, instance) => Some(instance.ip),
+            Self::Instance(_, _, private) => Some(*private),
             Self::NatGateway(_, nat) => nat.addresses.first().map(|address| address.private),
             Self::InternetGateway(_, host) | Self::Internet(host) => host.map(|host| host.ip),
             Self::Host(host) => Some(host.ip),
@@ -83,10 +96,18 @@ impl<'a> End<'a> {
         }
     }
 
+    /// The address it sends from, where that is not the one of its interface that comes first.
+    pub(super) fn secondary(&self) -> Option<Ipv4Addr> {
+        match self {
+            Self::Instance(_, instance, private) if *private != instance.ip => v4(*private).ok(),
+            _ => None,
+        }
+    }
+
     /// The instance or host whose namespace sends for it; a host speaks for all of the internet.
     pub(super) fn speaker(&self, index: &Index) -> Option<String> {
         match self {
-            Self::Instance(_, instance) => Some(instance.name.clone()),
+            Self::Instance(_, instance, _) => Some(instance.name.clone()),
             Self::Host(host) | Self::Internet(Some(host)) | Self::InternetGateway(_, Some(host)) => {
                 Some(host.name.clone())
             }
@@ -95,12 +116,28 @@ impl<'a> End<'a> {
         }
     }
 
+    /// Why there is no namespace that could send for it.
+    pub(super) fn nobody(&self, index: &Index) -> Option<String> {
+        match self {
+            Self::NatGateway(_, nat) => {
+                Some(format!("{} is a NAT gateway, which sends nothing by itself", nat.name))
+            }
+            _ if self.link(index).is_some() && self.speaker(index).is_some() => None,
+            Self::Address(address, _) => Some(format!("no host of the lab's internet has {address}")),
+            _ => Some("the lab's internet has no host: add one to `internet:`".into()),
+        }
+    }
+
     /// The address under which the sender knows it: private inside a VPC, public from elsewhere.
     pub(super) fn address_for(&self, from: &End<'_>) -> Option<IpAddr> {
         let same = |vpc: &Vpc| from.vpc().is_some_and(|own| own.name == vpc.name);
         match self {
-            Self::Instance(vpc, instance) if same(vpc) => Some(instance.ip),
-            Self::Instance(_, instance) => instance.public.map(|public| public.ip),
+            Self::Instance(vpc, _, private) if same(vpc) => Some(*private),
+            // By name it is known by the first public address it has.
+            Self::Instance(_, instance, private) => instance
+                .addresses()
+                .filter(|(own, _)| own == private || *private == instance.ip)
+                .find_map(|(_, public)| public),
             Self::NatGateway(vpc, nat) if same(vpc) => nat.addresses.first().map(|address| address.private),
             Self::NatGateway(_, nat) => nat.addresses.first().and_then(|address| address.public),
             Self::InternetGateway(_, host) | Self::Internet(host) => host.map(|host| host.ip),
@@ -119,7 +156,7 @@ impl<'a> End<'a> {
         };
         let end = port.map_or_else(|| address.clone(), |port| format!("{address}:{port}"));
         let name = match self {
-            Self::Instance(_, instance) => Some(instance.name.as_str()),
+            Self::Instance(_, instance, _) => Some(instance.name.as_str()),
             Self::NatGateway(_, nat) => Some(nat.name.as_str()),
             Self::Host(host) => Some(host.name.as_str()),
             Self::Address(_, name) => name.as_deref(),
@@ -131,7 +168,7 @@ impl<'a> End<'a> {
     /// What to do about an end that nothing outside its VPC can name (IGW-6).
     pub(super) fn without_public_address(&self) -> Option<Unnamed> {
         let (vpc, name, subnet) = match self {
-            Self::Instance(vpc, instance) => (vpc, &instance.name, &instance.subnet),
+            Self::Instance(vpc, instance, _) => (vpc, &instance.name, &instance.subnet),
             Self::NatGateway(vpc, nat) => (vpc, &nat.name, &nat.subnet),
             _ => return None,
         };

@@ -30,17 +30,17 @@ pub fn resolve(index: &Index, request: &ExplainRequest) -> Result<Asked, ErrorVi
     let to = end(index, &request.to, Side::Receiver)?;
     let port = port(protocol, request)?;
     let source_ports = source_ports(request)?;
+    let destination = to.address_for(&from);
     let question = Question {
         from: from.source(index)?,
-        source_address: request.source_address,
-        to: to.destination(index, &request.to)?,
+        source_address: request.source_address.or_else(|| from.secondary()),
+        to: to.destination(index, &request.to, destination)?,
         protocol,
         ports: Ranges::one(port.into()),
         source_ports,
     };
     let link = from.link(index);
     let source = request.source_address.map(IpAddr::V4).or_else(|| from.sends_as());
-    let destination = to.address_for(&from);
     let kernel = kernel(&from, &to, index, source, destination);
     // On the internet nobody has a private address, and a packet to one shows it; in another VPC somebody may.
     let sendable = destination.or_else(|| to.sends_as().filter(|_| from.vpc().is_none()));
@@ -70,11 +70,24 @@ pub fn resolve(index: &Index, request: &ExplainRequest) -> Result<Asked, ErrorVi
         };
         Some(Sendable { from: from.speaker(index)?, packet: trace.tuple, source_ports: Vec::new(), to })
     });
+    let unsendable = send.is_none().then(|| {
+        let to_name = to.without_public_address().map(|unnamed| unnamed.name);
+        match (&kernel, from.nobody(index), sendable, to_name) {
+            (Some(_), ..) => "none leaves the namespace, whose kernel delivers by itself".to_owned(),
+            (_, Some(nobody), ..) => nobody,
+            (_, _, None, Some(name)) => {
+                format!("{} knows no address of {name}, which has no public one", request.from)
+            }
+            (_, _, None, None) => format!("nothing stands for {}: add a host to `internet:`", request.to),
+            (_, _, Some(destination), _) => format!("nobody sends from such an address to {destination}"),
+        }
+    });
     let nowhere = destination.filter(|_| matches!(to, End::Address(..)));
     Ok(Asked {
         question,
         trace,
         send,
+        unsendable,
         from: from.label(&request.from, source, None),
         to: to.label(&request.to, destination, shown_port),
         rest: format!(

@@ -27,12 +27,12 @@ pub(super) fn end<'a>(index: &'a Index, word: &str, side: Side) -> Result<End<'a
     });
     if let Some((vpc, address)) = in_vpc {
         let owner = vpc.instances.iter().find(|instance| instance.has(address));
-        return owner.map(|instance| End::Instance(vpc, instance)).ok_or_else(|| {
+        return owner.map(|instance| End::Instance(vpc, instance, address)).ok_or_else(|| {
             error("not_found", format!("no instance of VPC {} has the address {address}", vpc.name))
         });
     }
     if let Some((vpc, instance)) = instance(index, word) {
-        return Ok(End::Instance(vpc, instance));
+        return Ok(End::Instance(vpc, instance, instance.ip));
     }
     if let Some(host) = model.internet_hosts.iter().find(|host| host.name == word) {
         return Ok(End::Host(host));
@@ -63,7 +63,10 @@ fn sender_of(index: &Index, address: IpAddr) -> Result<End<'_>, ErrorView> {
     let owns = |instance: &Instance| instance.private_of(address).is_some();
     let owners: Vec<_> = model.instances().filter(|(_, instance)| owns(instance)).collect();
     match owners.as_slice() {
-        [(vpc, instance)] => Ok(End::Instance(vpc, instance)),
+        [(vpc, instance)] => {
+            let private = instance.private_of(address).unwrap_or(instance.ip);
+            Ok(End::Instance(vpc, instance, private))
+        }
         [] if model.has_internet() && crate::model::not_public(address).is_none() => {
             Ok(End::Address(address, None))
         }
