@@ -1,6 +1,8 @@
 //! What a packet of a known flow meets allocates nothing.
 
+use ipnet::Ipv4Net;
 use localvpc_benches::allocations;
+use localvpc_benches::prefixes::{self, Internet};
 use localvpc_benches::scenes::{self, Cache, Connections};
 use localvpc_engine::packet;
 use localvpc_engine::tables::lpm::Lpm;
@@ -14,9 +16,9 @@ fn parsing_allocates_nothing() {
 
 #[test]
 fn finding_a_route_allocates_nothing() {
-    let routes = scenes::routes(1_000);
+    let routes = prefixes::numbered(&prefixes::some(&Internet::load().v4, 1_000));
     let lpm = Lpm::build(routes.iter().map(|(route, number)| ((*route).into(), *number)));
-    let mut keys = scenes::random_keys();
+    let mut keys = prefixes::random_keys::<Ipv4Net>();
     assert_eq!(allocations(&mut || lpm.lookup(keys.step().into()).expect("there is a default route")), 0.0);
 }
 

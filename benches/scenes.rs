@@ -1,6 +1,5 @@
 //! Packets, tables and state to measure on. Always the same: every random choice has a fixed seed.
 
-use std::collections::HashMap;
 use std::net::{IpAddr, Ipv4Addr};
 
 use ipnet::{IpNet, Ipv4Net};
@@ -37,6 +36,7 @@ impl Random {
 }
 
 /// Items in turn, for ever. Enough of them that the branch predictor cannot learn them by heart.
+#[derive(Clone)]
 pub struct Cycle<T> {
     items: Vec<T>,
     at: usize,
@@ -45,65 +45,21 @@ pub struct Cycle<T> {
 impl<T: Copy> Cycle<T> {
     /// 2¹⁴ items.
     pub fn new(item: impl FnMut() -> T) -> Self {
-        Self { items: std::iter::repeat_with(item).take(1 << 14).collect(), at: 0 }
+        Self::of(1 << 14, item)
+    }
+
+    /// So many items, a power of two.
+    pub fn of(count: usize, item: impl FnMut() -> T) -> Self {
+        assert!(count.is_power_of_two(), "so that going round takes no division");
+        Self { items: std::iter::repeat_with(item).take(count).collect(), at: 0 }
     }
 
     /// The next one.
     #[inline]
     pub fn step(&mut self) -> T {
-        self.at = (self.at + 1) % (1 << 14);
+        self.at = (self.at + 1) & (self.items.len() - 1);
         self.items[self.at]
     }
-}
-
-/// A default route and distinct routes with the lengths of an internet routing table, each with a number.
-pub fn routes(count: usize) -> Vec<(Ipv4Net, u32)> {
-    // Per cent of a full table's routes, roughly: most are /24.
-    const LENGTHS: [(u8, u32); 9] =
-        [(24, 60), (23, 10), (22, 12), (21, 5), (20, 5), (19, 3), (18, 2), (17, 1), (16, 2)];
-    let mut random = Random(1);
-    let mut routes = HashMap::from([(Ipv4Net::default(), 0)]);
-    while routes.len() < count {
-        let mut share = random.below(100);
-        let length = LENGTHS.iter().find(|(_, per_cent)| match share.checked_sub(*per_cent) {
-            Some(rest) => {
-                share = rest;
-                false
-            }
-            None => true,
-        });
-        let (length, _) = length.expect("the shares add up to 100");
-        // Unicast addresses: 1.0.0.0 up to 223.255.255.255.
-        let address = Ipv4Addr::from(0x0100_0000 + random.below(0xdf00_0000));
-        let number = routes.len() as u32;
-        routes.entry(Ipv4Net::new_assert(address, *length).trunc()).or_insert(number);
-    }
-    let mut routes: Vec<_> = routes.into_iter().collect();
-    routes.sort_unstable();
-    routes
-}
-
-/// What a subnet of a normal VPC has: local, a default route, and a few others.
-pub fn vpc_routes() -> Vec<(Ipv4Net, u32)> {
-    let routes =
-        ["0.0.0.0/0", "10.0.0.0/16", "10.1.0.0/16", "10.2.0.0/16", "172.16.0.0/12", "192.168.0.0/16"];
-    routes.iter().zip(0..).map(|(route, number)| (route.parse().expect("a prefix"), number)).collect()
-}
-
-/// Any unicast addresses: most have only the default route.
-pub fn random_keys() -> Cycle<Ipv4Addr> {
-    let mut random = Random(2);
-    Cycle::new(|| Ipv4Addr::from(0x0100_0000 + random.below(0xdf00_0000)))
-}
-
-/// Addresses within the routes, each route as likely as another.
-pub fn routed_keys(routes: &[(Ipv4Net, u32)]) -> Cycle<Ipv4Addr> {
-    let mut random = Random(3);
-    Cycle::new(|| {
-        let (route, _) = routes[random.below(routes.len() as u32) as usize];
-        let host = random.draw() as u32 & u32::from(route.hostmask());
-        Ipv4Addr::from(u32::from(route.network()) | host)
-    })
 }
 
 /// The rules of several groups on one ENI, one direction. All differ, most are for TCP.

@@ -86,7 +86,7 @@ fn outward(tables: &Tables, walk: &mut Walk<'_>, igw: InternetGatewayIndex) -> R
         Scope::Public => {}
     }
     let public = *gateway.public_of.get(&source).ok_or(DiscardReason::NoPublicAddress)?;
-    let subnet = tables.vpc(gateway.vpc).subnets.lookup(source).ok_or(DiscardReason::NoPublicAddress)?;
+    let subnet = tables.vpc(gateway.vpc).subnet(source).ok_or(DiscardReason::NoPublicAddress)?;
     let back = At::Inbound(subnet, owner(tables, subnet, source)?);
     walk.fit(INTERNET_MTU, router_address(tables, subnet), Some(back))?;
     quotes(walk.embedded.map(|embedded| embedded.destination), source)?;
@@ -101,8 +101,7 @@ fn inward(tables: &Tables, walk: &mut Walk<'_>, association: &Association) -> Re
         Scope::Public => {}
     }
     let gateway = tables.internet_gateway(association.internet_gateway);
-    let subnet =
-        tables.vpc(gateway.vpc).subnets.lookup(association.private).ok_or(DiscardReason::NoSuchAddress)?;
+    let subnet = tables.vpc(gateway.vpc).subnet(association.private).ok_or(DiscardReason::NoSuchAddress)?;
     let next = owner(tables, subnet, association.private)?;
     quotes(walk.embedded.map(|embedded| embedded.source), walk.tuple.destination)?;
     walk.translate_destination(association.private, None);

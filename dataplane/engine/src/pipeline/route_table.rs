@@ -31,7 +31,7 @@ pub fn route(
         return Ok(arrive(owner(tables, subnet, destination)?));
     }
     let table = tables.route_table(row.route_table);
-    let route = table.routes.lookup(destination);
+    let route = table.route(destination);
     seen.decided(&walk.tuple, || {
         let target = |route: &Route| pushed_target(tables, route);
         let matched =

@@ -64,9 +64,9 @@ fn vpcs(rows: &localvpc_api::Tables, index: &Index) -> Vec<Vpc> {
     for row in &rows.nat_gateways {
         own(row.subnet, &row.addresses, Owner::NatGateway(index.nat_gateways.at(row.id)));
     }
-    let mut subnets: Vec<Vec<(IpNet, SubnetIndex)>> = vec![Vec::new(); rows.vpcs.len()];
+    let mut subnets: Vec<Vec<(IpNet, u32)>> = vec![Vec::new(); rows.vpcs.len()];
     for row in &rows.subnets {
-        subnets[index.vpcs.at(row.vpc).0 as usize].push((row.cidr, index.subnets.at(row.id)));
+        subnets[index.vpcs.at(row.vpc).0 as usize].push((row.cidr, index.subnets.at(row.id).0));
     }
     let parts = rows.vpcs.iter().zip(owners).zip(subnets);
     parts
@@ -100,7 +100,11 @@ fn route_table(row: &api::RouteTable, index: &Index) -> RouteTable {
             api::RouteTarget::Blackhole => Target::Blackhole,
         },
     };
-    RouteTable { id: row.id, routes: Lpm::build(row.routes.iter().map(|row| (row.destination, route(row)))) }
+    RouteTable {
+        id: row.id,
+        longest: Lpm::build(row.routes.iter().map(|row| row.destination).zip(0..)),
+        routes: row.routes.iter().map(route).collect(),
+    }
 }
 
 fn network_acl(row: &api::NetworkAcl) -> NetworkAcl {
@@ -230,7 +234,7 @@ mod tests {
         assert_eq!((eni.id, subnet.id, tables.vpc(subnet.vpc).id), (EniId(2), SubnetId(2), VpcId(1)));
         assert_eq!(tables.network_acl(subnet.network_acl).id, NetworkAclId(1));
         let table = tables.route_table(subnet.route_table);
-        let target = table.routes.lookup(address("198.51.100.10")).unwrap().target;
+        let target = table.route(address("198.51.100.10")).unwrap().target;
         assert_eq!((table.id, target), (RouteTableId(2), Target::NatGateway(NatGatewayIndex(0))));
         let nat = tables.nat_gateway(NatGatewayIndex(0));
         assert_eq!((nat.id, tables.subnet(nat.subnet).id), (NatGatewayId(1), SubnetId(1)));
@@ -247,9 +251,9 @@ mod tests {
         assert_eq!(two.owners[&address("10.0.1.10")], Owner::Eni(EniIndex(3)));
         assert_eq!(one.owners[&address("10.0.1.100")], Owner::NatGateway(NatGatewayIndex(0)));
         assert_eq!((one.owners.len(), two.owners.len()), (4, 1));
-        assert_eq!(one.subnets.lookup(address("10.0.2.77")), Some(SubnetIndex(1)));
-        assert_eq!(two.subnets.lookup(address("10.0.1.77")), Some(SubnetIndex(2)));
-        assert_eq!(two.subnets.lookup(address("10.0.2.77")), None);
+        assert_eq!(one.subnet(address("10.0.2.77")), Some(SubnetIndex(1)));
+        assert_eq!(two.subnet(address("10.0.1.77")), Some(SubnetIndex(2)));
+        assert_eq!(two.subnet(address("10.0.2.77")), None);
     }
 
     #[test]

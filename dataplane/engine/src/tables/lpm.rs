@@ -1,8 +1,8 @@
 //! Finds the longest prefix that contains an address.
 //!
 //! Prefixes nest or are disjoint, so they cut the addresses into at most twice as
-//! many intervals, each with one longest prefix: a lookup finds the interval.
-//! `benches/lpm.rs` compares this with the poptrie and prefix-trie crates.
+//! many [intervals](super::intervals), each with one longest prefix: a lookup finds the interval.
+//! `benches/lpm.rs` compares this with the crates that do the same.
 
 use std::cmp::Reverse;
 use std::net::IpAddr;
@@ -11,99 +11,88 @@ use ipnet::IpNet;
 
 use super::intervals::{Intervals, Key};
 
-/// A set of prefixes with a value each.
+/// A set of prefixes with a number each.
 #[derive(Debug)]
-pub struct Lpm<T> {
-    v4: Prefixes<u32, T>,
-    v6: Prefixes<u128, T>,
+pub struct Lpm {
+    v4: Intervals<u32>,
+    v6: Intervals<u128>,
 }
 
-impl<T: Copy> Default for Lpm<T> {
+impl Default for Lpm {
     fn default() -> Self {
         Self::build([])
     }
 }
 
-impl<T: Copy> Lpm<T> {
-    /// Builds the set; prefixes are distinct.
-    pub fn build(prefixes: impl IntoIterator<Item = (IpNet, T)>) -> Self {
+impl Lpm {
+    /// Numbers are below this: a little less than 2³¹.
+    pub const LIMIT: u32 = NONE;
+
+    /// Builds the set; prefixes are distinct, numbers need not be.
+    pub fn build(prefixes: impl IntoIterator<Item = (IpNet, u32)>) -> Self {
         let (mut v4, mut v6) = (Vec::new(), Vec::new());
-        for (prefix, value) in prefixes {
+        for (prefix, number) in prefixes {
+            debug_assert!(number < Self::LIMIT);
             match prefix {
-                IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()), value)),
-                IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()), value)),
+                IpNet::V4(net) => v4.push((u32::from(net.network()), u32::from(net.broadcast()), number)),
+                IpNet::V6(net) => v6.push((u128::from(net.network()), u128::from(net.broadcast()), number)),
             }
         }
-        Self { v4: Prefixes::build(v4), v6: Prefixes::build(v6) }
+        Self { v4: intervals(v4), v6: intervals(v6) }
     }
 
-    /// The value of the longest prefix that contains `address`.
+    /// The number of the longest prefix that contains `address`.
     #[inline]
-    pub fn lookup(&self, address: IpAddr) -> Option<T> {
-        match address {
-            IpAddr::V4(address) => self.v4.lookup(u32::from(address)),
-            IpAddr::V6(address) => self.v6.lookup(u128::from(address)),
-        }
+    pub fn lookup(&self, address: IpAddr) -> Option<u32> {
+        let number = match address {
+            IpAddr::V4(address) => self.v4.value(u32::from(address)),
+            IpAddr::V6(address) => self.v6.value(u128::from(address)),
+        };
+        (number != NONE).then_some(number)
     }
 }
 
-/// The prefixes of one family.
-#[derive(Debug)]
-struct Prefixes<K, T> {
-    intervals: Intervals<K>,
-    /// Per interval, the value of its longest prefix.
-    values: Box<[Option<T>]>,
-}
+/// What no prefix contains.
+const NONE: u32 = Intervals::<u32>::LIMIT - 1;
 
-impl<K: Key, T: Copy> Prefixes<K, T> {
-    /// From first and last address of each prefix.
-    fn build(mut prefixes: Vec<(K, K, T)>) -> Self {
-        // A prefix comes after those that contain it.
-        prefixes.sort_unstable_by_key(|(first, last, _)| (*first, Reverse(*last)));
-        let mut cuts = Cuts { starts: vec![K::LOWEST], values: vec![None] };
-        let mut open: Vec<(K, T)> = Vec::new();
-        for (first, last, value) in prefixes {
-            while open.last().is_some_and(|(last, _)| *last < first) {
-                cuts.close(&mut open);
-            }
-            cuts.at(first, Some(value));
-            open.push((last, value));
-        }
-        while !open.is_empty() {
+/// From first and last address of each prefix.
+fn intervals<K: Key>(mut prefixes: Vec<(K, K, u32)>) -> Intervals<K> {
+    // A prefix comes after those that contain it.
+    prefixes.sort_unstable_by_key(|(first, last, _)| (*first, Reverse(*last)));
+    let mut cuts = Cuts(Vec::with_capacity(2 * prefixes.len() + 1));
+    cuts.0.push((K::LOWEST, NONE));
+    let mut open: Vec<(K, u32)> = Vec::new();
+    for (first, last, number) in prefixes {
+        while open.last().is_some_and(|(last, _)| *last < first) {
             cuts.close(&mut open);
         }
-        Self { intervals: Intervals::new(cuts.starts), values: cuts.values.into() }
+        cuts.at(first, number);
+        open.push((last, number));
     }
-
-    #[inline]
-    fn lookup(&self, address: K) -> Option<T> {
-        self.values[self.intervals.find(address)]
+    while !open.is_empty() {
+        cuts.close(&mut open);
     }
+    Intervals::new(&cuts.0)
 }
 
-/// Intervals in the making.
-struct Cuts<K, T> {
-    starts: Vec<K>,
-    values: Vec<Option<T>>,
-}
+/// Intervals in the making: first keys and numbers.
+struct Cuts<K>(Vec<(K, u32)>);
 
-impl<K: Key, T: Copy> Cuts<K, T> {
-    /// From `start` on, `value` holds.
-    fn at(&mut self, start: K, value: Option<T>) {
-        if self.starts.last() == Some(&start) {
-            self.starts.pop();
-            self.values.pop();
+impl<K: Key> Cuts<K> {
+    /// From `start` on, `number` holds.
+    fn at(&mut self, start: K, number: u32) {
+        if self.0.last().is_some_and(|(last, _)| *last == start) {
+            self.0.pop();
         }
-        self.starts.push(start);
-        self.values.push(value);
+        self.0.push((start, number));
     }
 
     /// Ends the innermost open prefix: behind it, the one around it holds.
-    fn close(&mut self, open: &mut Vec<(K, T)>) {
+    fn close(&mut self, open: &mut Vec<(K, u32)>) {
         if let Some((last, _)) = open.pop()
             && let Some(next) = last.successor()
         {
-            self.at(next, open.last().map(|(_, value)| *value));
+            self.at(next, open.last().map_or(NONE, |(_, number)| *number));
         }
     }
 }
@@ -118,11 +107,11 @@ mod tests {
 
     use super::*;
 
-    fn lpm(prefixes: &[&str]) -> Lpm<u8> {
+    fn lpm(prefixes: &[&str]) -> Lpm {
         Lpm::build(prefixes.iter().zip(0..).map(|(prefix, value)| (prefix.parse().unwrap(), value)))
     }
 
-    fn lookup(lpm: &Lpm<u8>, address: &str) -> Option<u8> {
+    fn lookup(lpm: &Lpm, address: &str) -> Option<u32> {
         lpm.lookup(address.parse().unwrap())
     }
 
@@ -207,7 +196,7 @@ mod tests {
     proptest! {
         #[test]
         fn finds_what_a_scan_finds(
-            prefixes in prop::collection::hash_map(prop_oneof![3 => prefix_v4(), 1 => prefix_v6()], any::<u32>(), 0..200),
+            prefixes in prop::collection::hash_map(prop_oneof![3 => prefix_v4(), 1 => prefix_v6()], 0..Lpm::LIMIT, 0..200),
             v4 in prop::collection::vec(any::<u32>(), 50),
             v6 in prop::collection::vec(any::<u128>(), 10),
         ) {

@@ -109,8 +109,16 @@ pub struct Vpc {
     pub cidrs: Vec<IpNet>,
     /// Who owns an address: delivery is strictly by (VPC, address) (PKT-8).
     pub owners: HashMap<IpAddr, Owner, RandomState>,
+    /// Positions of subnets, by their ranges.
+    subnets: Lpm,
+}
+
+impl Vpc {
     /// The subnet of an address.
-    pub subnets: Lpm<SubnetIndex>,
+    #[inline]
+    pub fn subnet(&self, address: IpAddr) -> Option<SubnetIndex> {
+        self.subnets.lookup(address).map(SubnetIndex)
+    }
 }
 
 /// What owns a private address.
@@ -142,8 +150,17 @@ pub struct Subnet {
 pub struct RouteTable {
     /// Its row.
     pub id: RouteTableId,
-    /// Its routes.
-    pub routes: Lpm<Route>,
+    /// Positions of routes, by their destinations.
+    longest: Lpm,
+    routes: Box<[Route]>,
+}
+
+impl RouteTable {
+    /// The route with the longest prefix that contains `destination`.
+    #[inline]
+    pub fn route(&self, destination: IpAddr) -> Option<&Route> {
+        self.longest.lookup(destination).map(|at| &self.routes[at as usize])
+    }
 }
 
 /// A route with its target resolved.

@@ -95,9 +95,8 @@ impl Matcher {
 /// One dimension: which rules match a key.
 #[derive(Debug)]
 struct Axis<K> {
-    intervals: Intervals<K>,
-    /// Per interval, where its row begins in `bits`. Equal rows are stored once.
-    rows: Box<[u32]>,
+    /// Where the row of a key begins in `bits`. Equal rows are stored once.
+    rows: Intervals<K>,
     bits: Box<[u64]>,
     /// Length of a row.
     words: usize,
@@ -114,13 +113,13 @@ impl<K: Key> Axis<K> {
         changes.sort_unstable();
         let mut rows = Rows::new(rules.div_ceil(64));
         let mut active = vec![0; rows.words];
-        let mut starts = vec![K::LOWEST];
-        let mut row_of = vec![];
+        let mut cuts = vec![];
+        let mut from = K::LOWEST;
         for change in changes.chunk_by(|a, b| a.0 == b.0) {
             let start = change[0].0;
             if start != K::LOWEST {
-                row_of.push(rows.intern(&active));
-                starts.push(start);
+                cuts.push((from, rows.intern(&active)));
+                from = start;
             }
             for (_, change, rule) in change {
                 match change {
@@ -129,18 +128,13 @@ impl<K: Key> Axis<K> {
                 }
             }
         }
-        row_of.push(rows.intern(&active));
-        Self {
-            intervals: Intervals::new(starts),
-            rows: row_of.into(),
-            words: rows.words,
-            bits: rows.bits.into(),
-        }
+        cuts.push((from, rows.intern(&active)));
+        Self { rows: Intervals::new(&cuts), words: rows.words, bits: rows.bits.into() }
     }
 
     #[inline]
     fn row(&self, key: K) -> &[u64] {
-        let at = self.rows[self.intervals.find(key)] as usize;
+        let at = self.rows.value(key) as usize;
         &self.bits[at..at + self.words]
     }
 }
