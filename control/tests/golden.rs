@@ -52,6 +52,7 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace").to_owned()
 }
 
+/// RA-2 and RA-5: from and to ends of every kind, of every protocol, all that is in the way.
 #[test]
 fn explanations() {
     check("explain.txt");
@@ -62,6 +63,7 @@ fn wrong_questions() {
     check("wrong.txt");
 }
 
+/// RA-9: headers among the rest; `api_shape.rs` compares names.
 #[test]
 fn the_shape_of_the_api() {
     check("api.txt");

@@ -183,6 +183,9 @@ pub struct ExplanationItem {
     /// The component that says it, where it is none of the others.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub component: Option<AnalysisComponent>,
+    /// The VPC of the destination, where that is the matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub destination_vpc: Option<AnalysisComponent>,
     /// An internet gateway.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub internet_gateway: Option<AnalysisComponent>,
@@ -210,6 +213,9 @@ pub struct ExplanationItem {
     /// Security groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub security_groups: Vec<AnalysisComponent>,
+    /// The VPC of the source, where that is the matter.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub source_vpc: Option<AnalysisComponent>,
     /// `blackhole`, `deleted`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub state: Option<String>,

@@ -5,7 +5,10 @@ use localvpc_api::trace::{Decision, Direction, Protocol, SecurityGroupVerdict};
 use localvpc_api::{EniId, RouteTableId, SubnetId};
 
 use crate::analysis::insights::*;
-use crate::analysis::{Analysis, Case, Fabric, Finding, Header, Hop, Outcome, Ranges, Source, Way, Weight};
+use crate::analysis::{
+    Analysis, Case, Code, Destination, Detail, Fabric, Finding, Header, Hop, Outcome, Question, Ranges,
+    Source, Way, Weight,
+};
 use crate::lower::Index;
 use crate::model::id::stable_hash;
 use crate::model::{self, Target};
@@ -16,7 +19,7 @@ use super::Asked;
 pub fn insights(index: &Index, asked: &Asked, analysis: &Analysis) -> NetworkInsightsAnalysis {
     let case = analysis.main();
     let protocol = asked.question.protocol;
-    let shape = Shape { index, case, protocol };
+    let shape = Shape { index, question: &asked.question, case, protocol };
     let id = |prefix: &str| {
         let protocol = protocol.to_string();
         let parts = [index.model().lab.as_str(), &asked.from, &asked.to, &protocol, prefix];
@@ -32,8 +35,8 @@ pub fn insights(index: &Index, asked: &Asked, analysis: &Analysis) -> NetworkIns
             Outcome::Reachable | Outcome::Partial => Some(true),
             Outcome::Blocked => Some(false),
         },
-        forward_path_components: shape.components(Way::Forward, &case.forward, asked),
-        return_path_components: shape.components(Way::Back, &case.back, asked),
+        forward_path_components: shape.components(Way::Forward, &case.forward),
+        return_path_components: shape.components(Way::Back, &case.back),
         explanations: case.findings.iter().filter_map(|finding| shape.explanation(finding)).collect(),
         alternate_path_hints: Vec::new(),
     }
@@ -41,13 +44,14 @@ pub fn insights(index: &Index, asked: &Asked, analysis: &Analysis) -> NetworkIns
 
 struct Shape<'a> {
     index: &'a Index,
+    question: &'a Question,
     case: &'a Case,
     protocol: Protocol,
 }
 
 impl Shape<'_> {
     /// The components of one way, in the order of RA-8: those of an instance around what filters for it.
-    fn components(&self, way: Way, hops: &[Hop], asked: &Asked) -> Vec<PathComponent> {
+    fn components(&self, way: Way, hops: &[Hop]) -> Vec<PathComponent> {
         let mut all = Vec::new();
         for (at, hop) in hops.iter().enumerate() {
             let component = self.component(way, at, hop);
@@ -63,10 +67,12 @@ impl Shape<'_> {
                     all.extend(self.instance(eni));
                 }
                 Decision::SourceDestCheck { pass: true, .. } | Decision::SameSubnet { .. } => {}
+                // A path from or to an internet gateway ends there.
+                Decision::Internet { found: true } if self.ends_at_a_gateway() => {}
                 _ => all.push(component),
             }
         }
-        if let (Source::NatGateway(nat), Way::Forward) = (asked.question.from, way)
+        if let (Source::NatGateway(nat), Way::Forward) = (self.question.from, way)
             && let Some((_, nat)) = self.index.nat_gateway(nat)
         {
             let component = named(&nat.id, &nat.name);
@@ -78,6 +84,31 @@ impl Shape<'_> {
             component.sequence_number = number;
         }
         all
+    }
+
+    fn ends_at_a_gateway(&self) -> bool {
+        matches!(self.question.from, Source::InternetGateway(_))
+            || matches!(self.question.to, Destination::InternetGateway(_))
+    }
+
+    /// The VPCs of sender and receiver.
+    fn vpcs(&self) -> [Option<AnalysisComponent>; 2] {
+        let index = self.index;
+        let from = match self.question.from {
+            Source::Eni(eni) => index.instance(eni).map(|(vpc, _)| vpc),
+            Source::NatGateway(nat) => index.nat_gateway(nat).map(|(vpc, _)| vpc),
+            Source::InternetGateway(gateway) => index.internet_gateway(gateway).map(|(vpc, _)| vpc),
+            Source::Host(_) | Source::Internet => None,
+        };
+        let to = match self.question.to {
+            Destination::Eni(eni) | Destination::EniAddress(eni, _) => {
+                index.instance(eni).map(|(vpc, _)| vpc)
+            }
+            Destination::NatGateway(nat) => index.nat_gateway(nat).map(|(vpc, _)| vpc),
+            Destination::InternetGateway(gateway) => index.internet_gateway(gateway).map(|(vpc, _)| vpc),
+            Destination::Address(_) | Destination::Internet => None,
+        };
+        [from, to].map(|vpc| vpc.map(|vpc| named(&vpc.id, &vpc.name)))
     }
 
     fn component(&self, way: Way, at: usize, hop: &Hop) -> PathComponent {
@@ -151,6 +182,9 @@ impl Shape<'_> {
         };
         if finding.weight == Weight::Detail {
             it.port_ranges.clear();
+        }
+        if finding.code == Code::Detail(Detail::DisconnectedVpcs) {
+            [it.source_vpc, it.destination_vpc] = self.vpcs();
         }
         match hop.decision {
             Decision::SecurityGroup { eni, direction, verdict } => {

@@ -87,6 +87,7 @@ fn refuse(text: &str, (from, to, what): (&str, &str, &str), message: &str) {
     assert!(error.message.contains(message), "{}", error.message);
 }
 
+/// RA-3: by way of a NAT gateway.
 #[test]
 fn walk_2_through_the_nat_gateway_and_back() {
     expect(
@@ -221,7 +222,7 @@ Add `{ rule: 99, allow: tcp, ports: 1024-65535, from: 198.51.100.10/32 }` to the
 }
 
 #[test]
-fn no_route() {
+fn ra_20_no_route() {
     let text = TWO_TIER.replace("private: [ { to: 0.0.0.0/0, via: nat-a } ]", "private: []");
     expect(
         &text,

@@ -28,6 +28,7 @@ use world::{End, World};
 /// Packets that are tried in one lab.
 const PACKETS: u64 = 8;
 
+/// RA-1 and RA-12: the rows alone say what becomes of TCP, UDP, ICMP and another protocol.
 #[test]
 fn three_ways_to_one_answer() {
     let setting = |name: &str| std::env::var(name).ok().and_then(|value| value.parse::<u64>().ok());

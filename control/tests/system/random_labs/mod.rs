@@ -30,6 +30,7 @@ const LABS: u64 = 6;
 const IDEAS: usize = 120;
 const QUESTIONS: usize = 20;
 
+/// RA-1: what the file alone says is what becomes of packets.
 #[test]
 fn analysis_and_packets_agree_in_random_labs() {
     let number = |name: &str| std::env::var(name).ok().and_then(|text| text.parse::<u64>().ok());
