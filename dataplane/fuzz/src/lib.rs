@@ -10,6 +10,7 @@ mod forward;
 mod fragments;
 mod icmp_error;
 mod input;
+mod merge;
 mod message;
 mod packet;
 mod segments;
@@ -24,6 +25,7 @@ pub use config::config;
 pub use forward::forward;
 pub use fragments::fragments;
 pub use icmp_error::icmp_error;
+pub use merge::merge;
 pub use message::message;
 pub use packet::packet;
 pub use segments::segments;
@@ -44,6 +46,7 @@ pub const TARGETS: &[(&str, Target)] = &[
     ("icmp_error", icmp_error),
     ("fragments", fragments),
     ("segments", segments),
+    ("merge", merge),
     ("forward", forward),
     ("tables", tables),
     ("message", message),
