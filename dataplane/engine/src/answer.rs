@@ -284,6 +284,8 @@ mod tests {
         assert_eq!(reset(syn | ack, 0), facts(rst, 700, 0));
         assert_eq!(reset(syn, 0), facts(rst | ack, 0, 0), "the SYN counts, and the sequence wraps");
         assert_eq!(reset(fin, 10), facts(rst | ack, 0, 10));
+        assert_eq!(reset(syn | fin, 0), facts(rst | ack, 0, 1), "both count");
+        assert_eq!(reset(TcpFacts::PSH, 10), facts(rst | ack, 0, 9));
         assert_eq!(reset(rst, 0), None);
         assert_eq!(reset(rst | ack, 0), None);
 

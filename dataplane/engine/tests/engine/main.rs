@@ -3,6 +3,7 @@
 //! One program, so that all of this is linked once.
 
 mod allowance;
+mod cache;
 mod facts_gateways;
 mod facts_nat_behaviour;
 mod facts_rfc;
