@@ -88,15 +88,6 @@ impl Packet {
         Load { segments: self.segments, length: self.length }
     }
 
-    /// Its place in the stream, if it has one.
-    #[inline]
-    pub fn facts(&self) -> Option<&TcpFacts> {
-        match &self.kind {
-            Kind::Tcp(facts) => Some(facts),
-            _ => None,
-        }
-    }
-
     /// What rules see of the packet beside addresses, when its tuple has become `tuple`.
     pub fn selector(&self, tuple: Tuple) -> Selector {
         match &self.kind {

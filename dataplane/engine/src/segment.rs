@@ -289,6 +289,15 @@ mod tests {
     }
 
     #[test]
+    fn a_reduced_congestion_window_is_said_once() {
+        let mut packet = tcp(&[7; 25]);
+        packet[33] |= TCP_CWR;
+        let segments = split(packet, offload(Segmentation::TcpV4 { size: 10 }, 16));
+        let said = segments.iter().map(|segment| segment[33] & TCP_CWR != 0).collect::<Vec<_>>();
+        assert_eq!(said, [true, false, false], "RFC 3168 §6.1.2");
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_and_nothing_is_sent() {
         let cases = [
             (udp(b"12345"), offload(Segmentation::TcpV4 { size: 2 }, 16)),

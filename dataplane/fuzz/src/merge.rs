@@ -1,6 +1,7 @@
 //! Any batch of packets, joined into super-packets and taken apart again.
 //!
-//! - Taken apart, what was joined is the packets that were put in, in the order of their flow and link.
+//! - Taken apart, what was joined is the packets that were put in, in the order of their flow and link, but for
+//!   identifications of what must not be fragmented.
 //! - What is joined has a right IP header, and the parser takes it if it took its parts.
 //! - A receiver that takes no super-packets gets every packet as it was.
 
@@ -111,6 +112,9 @@ fn sent(to: LinkId, mut bytes: Vec<u8>, offload: Offload) -> Option<Sent> {
     Some(Sent { to, bytes, offload, segments: packet.segments })
 }
 
+/// In the seventh byte of an IPv4 header.
+const DONT_FRAGMENT: u8 = 0x40;
+
 /// Single packets by link and flow, each in its order.
 #[derive(Debug, Default, PartialEq, Eq)]
 struct Flows(BTreeMap<(LinkId, Vec<u8>), Vec<Vec<u8>>>);
@@ -120,7 +124,13 @@ impl Flows {
         let taken_apart = segment(&mut bytes, offload, |packet| {
             // Addresses and ports, or whatever is there in their place.
             let flow = [&packet[9..10], &packet[12..packet.len().min(24)]].concat();
-            self.0.entry((to, flow)).or_default().push(packet.to_vec());
+            let mut packet = packet.to_vec();
+            if packet[6] & DONT_FRAGMENT != 0 {
+                // It means nothing then (RFC 6864 §4.1), and is counted on from the first one's.
+                packet[4..6].fill(0);
+                packet[10..12].fill(0);
+            }
+            self.0.entry((to, flow)).or_default().push(packet);
             Ok::<_, Unfit>(())
         });
         taken_apart.expect("the parser has taken it");

@@ -206,6 +206,11 @@ mod tests {
             assert!(!plain(craft::tcp(flags, from, to)));
         }
         assert!(!plain(craft::udp("127.0.0.1:1", to, b"")) && !plain(craft::udp(from, "224.0.0.1:1", b"")));
+        for header in 0..16_u8 {
+            let mut short = craft::tcp(TcpFacts::ACK, from, to);
+            short[32] = header << 4;
+            assert_eq!(plain(short), header == 5, "a TCP header of {header} words in a packet with 5");
+        }
         let big = craft::udp(from, to, &[0; 3000]);
         assert!(craft::fragments(&big, 1, 1480).into_iter().all(|piece| !plain(piece)));
         let (bytes, offload) = craft::offloaded(big, Segmentation::Udp { size: 1000 });

@@ -164,7 +164,8 @@ impl Worker {
             if holds(state, dependency, now).is_ok()
                 && let Some((line, direction)) = activity(state, dependency)
             {
-                line.touch(packet.load(), packet.facts(), direction, now);
+                // Its place in the stream was in the first.
+                line.touch(packet.load(), None, direction, now);
             }
         }
         if let Some(sender) = &way.sender {

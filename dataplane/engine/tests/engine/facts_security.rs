@@ -254,6 +254,21 @@ fn sg_41_an_untracked_flow_without_a_rule_for_icmp_is_told_nothing() {
 }
 
 #[test]
+fn sg_41_not_even_by_its_own_router_unless_the_gateway_had_it_tracked() {
+    let mut net = lab_net();
+    // UDP in, everything out: what the group admits without tracking has no related errors.
+    net.push(|rows| rows.security_groups[0].inbound = vec![rule(Traffic::Udp(PortRange::ALL), anyone())]);
+    let big = || udp("10.0.1.10:5000", "203.0.113.5:53", &[0; 2000]);
+    let refused = net.send(WEB.1, big());
+    assert_eq!(refused.verdict, Err(DiscardReason::TooBig));
+    assert!(refused.answers.is_empty(), "SG-41: the packet was not tracked, and no rule admits the error");
+    net.push(|rows| rows.security_groups[0].inbound = vec![rule(lab::tcp(80), anyone())]);
+    let refused = net.send(WEB.1, big());
+    assert_eq!(refused.verdict, Err(DiscardReason::TooBig));
+    assert_eq!(refused.answers.len(), 1, "SG-41: tracked");
+}
+
+#[test]
 fn sg_44_a_network_acl_cuts_what_security_groups_remember() {
     let mut net = lab_net();
     net.push(|rows| rows.security_groups[1].inbound = vec![rule(Traffic::All, cidr("10.0.1.0/24"))]);

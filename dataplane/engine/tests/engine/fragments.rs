@@ -100,8 +100,10 @@ fn icmp_and_other_protocols_pass_the_igw_in_fragments() {
     ping.extend_from_slice(&[5; 3000]);
     let length = (ping.len() as u16).to_be_bytes();
     ping[2..4].copy_from_slice(&length);
+    // One of ICMP's that is neither an echo nor an error: a timestamp.
+    let stamp = craft::icmp_message(13, 0, [0; 4], "10.0.1.10", HOST, &[7; 3000]);
     let gre = craft::other(Protocol(47), "10.0.1.10", HOST, &[6; 3000]);
-    for (id, packet) in [(1, ping), (2, gre)] {
+    for (id, packet) in [(1, ping), (2, gre), (3, stamp)] {
         let (left, _) = send_all(&mut net, WEB.1, &fragments(&packet, id, 1480));
         assert_eq!(left.len(), 3);
         assert_eq!(reassembled(&left).unwrap(), packet[20..], "nothing but addresses changes");

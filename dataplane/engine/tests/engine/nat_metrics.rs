@@ -124,6 +124,18 @@ fn natgw_48_natgw_49_what_comes_in_goes_out_or_is_dropped() {
     invariants(&now);
     assert_eq!(now.out_to_destination.packets, before.out_to_destination.packets + 1);
     assert_eq!((now.packets_dropped, now.leases), (before.packets_dropped, before.leases));
+
+    // Nor is it the gateway's doing if a packet of a connection it knows is dropped further on, either way.
+    let refused = net.send(APP.1, tcp(ACK, "10.0.2.20:51000", SERVER));
+    assert_eq!(refused.verdict, Err(DiscardReason::NetworkAcl));
+    net.push(|rows| rows.network_acls[1].inbound = vec![entry(100, Action::Deny, Match::All, "0.0.0.0/0")]);
+    let refused = net.send(INTERNET, tcp(ACK, SERVER, eip.as_str()));
+    assert_eq!(refused.verdict, Err(DiscardReason::NetworkAcl));
+    let after = counters(&net);
+    invariants(&after);
+    assert_eq!(after.out_to_destination.packets, now.out_to_destination.packets + 1);
+    assert_eq!(after.out_to_source.packets, now.out_to_source.packets + 1);
+    assert_eq!(after.packets_dropped, now.packets_dropped);
 }
 
 #[test]

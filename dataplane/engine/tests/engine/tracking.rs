@@ -3,6 +3,7 @@
 use localvpc_api::DiscardReason;
 use localvpc_api::tables::{Peer, PortRange, Tables, Traffic};
 use localvpc_api::trace::Protocol;
+use localvpc_engine::Time;
 use localvpc_engine::packet::{Echo, TcpFacts};
 use localvpc_engine::report;
 use localvpc_engine::testing::craft::{self, ping, tcp, udp};
@@ -311,4 +312,24 @@ fn an_interface_that_goes_takes_its_connections_along() {
         rows.security_groups[2].inbound.clear();
     });
     assert_eq!(net.send(APP.1, flow.more).verdict, Err(NO_RULES), "db knows nothing of it any more");
+}
+
+#[test]
+fn what_has_idled_out_is_swept_and_counted_once() {
+    let mut net = Fabric::new(lab::tables());
+    for port in 1..=5 {
+        assert!(
+            net.send(APP.1, udp(format!("10.0.2.20:{port}").as_str(), "203.0.113.5:53", b"")).verdict.is_ok()
+        );
+    }
+    assert!(net.send(WEB.1, udp("10.0.1.10:9", "203.0.113.5:53", b"")).verdict.is_ok());
+    let pieces = craft::fragments(&udp("10.0.1.10:7", "203.0.113.5:53", &[0; 3000]), 1, 1480);
+    assert!(net.offer(WEB.1, pieces[1].clone()).is_none(), "held until its first comes");
+    let sweep = |net: &Fabric, now| -> usize {
+        (0..net.state.parts()).map(|part| net.state.expire(&net.tables, part, now)).sum()
+    };
+    assert_eq!(sweep(&net, net.now), 0);
+    let late = Time(net.now.0 + 1_000_000);
+    assert_eq!(sweep(&net, late), 6 + 5 + 1, "connections, leases, and one fragment");
+    assert_eq!(sweep(&net, late), 0);
 }
