@@ -40,12 +40,8 @@ const SCENES: &[Scene] = &[
         });
     }),
     ("memory", memory),
-    ("new", |count| {
-        let mut connections = NewConnections::new(NewConnections::syns(count as u32));
-        measured(count.div_ceil(BATCH as u64), || {
-            black_box(connections.make_next(BATCH));
-        });
-    }),
+    ("new", |count| new(count, NewConnections::syns(count as u32))),
+    ("new_apart", |count| new(count, NewConnections::syns_apart(count as u32))),
 ];
 
 /// Memory of tracked connections, with all that belongs to them.
@@ -71,6 +67,13 @@ fn hit(count: u64, flows: u32) {
     let batches = count.div_ceil(BATCH as u64);
     const { assert!(BATCH <= MAX_BATCH) };
     measured(batches, || connections.forward_batch(BATCH, || random.below(flows)));
+}
+
+fn new(count: u64, syns: Vec<Vec<u8>>) {
+    let mut connections = NewConnections::new(syns);
+    measured(count.div_ceil(BATCH as u64), || {
+        black_box(connections.make_next(BATCH));
+    });
 }
 
 /// What callgrind collects in.

@@ -301,6 +301,16 @@ impl NewConnections {
         (0..count).map(syn).collect()
     }
 
+    /// The same, but no two to the same port of the host, as far as it has so many.
+    pub fn syns_apart(count: u32) -> Vec<Vec<u8>> {
+        let syn = |number: u32| {
+            let host = (Ipv4Addr::new(203, 0, 113, 5), 1 + (number % 65_535) as u16);
+            let inside = (Ipv4Addr::new(10, 0, 2, 20), 10_000 + (number / 65_535) as u16);
+            craft::tcp(TcpFacts::SYN, inside, host)
+        };
+        (0..count).map(syn).collect()
+    }
+
     /// Makes the next connections, at most [`MAX_BATCH`], and says how many were left to make.
     ///
     /// # Panics

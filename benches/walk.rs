@@ -15,9 +15,8 @@ fn mid_stream(criterion: &mut Criterion) {
     assert_eq!(connections.hits_and_walks().0, 0, "no packet may hit the cache");
 }
 
-fn new_connections(criterion: &mut Criterion, name: &str, count: u32) {
+fn new_connections(criterion: &mut Criterion, name: &str, syns: Vec<Vec<u8>>) {
     const BATCH: usize = 32;
-    let syns = NewConnections::syns(count);
     criterion.bench_function(&format!("walk/new_connection/{name}/batches_of_{BATCH}"), |bencher| {
         bencher.iter_custom(|wanted| {
             let (mut done, mut took) = (0, Duration::ZERO);
@@ -41,7 +40,12 @@ fn new_connections(criterion: &mut Criterion, name: &str, count: u32) {
 fn main() {
     let mut criterion = criterion();
     mid_stream(&mut criterion);
-    new_connections(&mut criterion, "growing_to_64k", 1 << 16);
-    new_connections(&mut criterion, "growing_to_1m", 1_000_000);
+    new_connections(&mut criterion, "growing_to_64k", NewConnections::syns(1 << 16));
+    new_connections(&mut criterion, "growing_to_1m", NewConnections::syns(1_000_000));
+    new_connections(
+        &mut criterion,
+        "growing_to_64k/each_to_another_port",
+        NewConnections::syns_apart(1 << 16),
+    );
     criterion.final_summary();
 }

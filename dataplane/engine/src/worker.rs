@@ -16,6 +16,7 @@ use crate::metrics::{Counter, MAX_WORKERS};
 use crate::packet::{self, Brief, Kind, Offload, Packet};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error, set_identification};
+use crate::pipeline::shortcut::Shortcuts;
 use crate::pipeline::{self, Answer, AnswerKind, At, Stop, Walk, mss};
 use crate::rate::{Rate, TokenBucket};
 use crate::state::State;
@@ -61,6 +62,7 @@ const ICMP_ERRORS: Rate = Rate { per_second: ICMP_ERRORS_PER_SECOND, burst: ICMP
 pub struct Worker {
     index: usize,
     cache: FlowCache,
+    shortcuts: Shortcuts,
     random: Random,
     /// What was counted since [`settle`](Self::settle).
     pending: Pending,
@@ -114,15 +116,17 @@ impl Worker {
         Self::with_cache(index, seed, CACHE_CAPACITY)
     }
 
-    /// A worker whose cache holds `flows` flows; 0 turns it off.
+    /// A worker whose cache holds `flows` flows; 0 turns it off, and shortcuts too.
     ///
     /// # Panics
     /// If `index` is too large.
     pub fn with_cache(index: usize, seed: u64, flows: usize) -> Self {
         assert!(index < MAX_WORKERS, "at most {MAX_WORKERS} workers");
+        let shortcuts = if flows > 0 { Shortcuts::new(Random(seed).current()) } else { Shortcuts::none() };
         Self {
             index,
             cache: FlowCache::new(flows, Random(seed).current()),
+            shortcuts,
             pending: Pending::default(),
             random: Random(seed),
             counters: Arc::default(),
@@ -141,6 +145,7 @@ impl Worker {
     /// Forgets every cached flow, which changes no packet.
     pub fn drop_cache(&mut self) {
         self.cache.clear();
+        self.shortcuts.clear();
     }
 
     /// Decides about the packet that came in on `from` and rewrites it in place.
@@ -157,7 +162,7 @@ impl Worker {
     ) -> Verdict {
         self.outbox.clear();
         self.outbox.turn_to(0);
-        self.cache.turn_to(tables.generation);
+        self.turn_to(tables);
         let question = self.question(from, bytes, offload);
         let arrival = Arrival { from, offload, now };
         let verdict = match question.and_then(|question| self.hit(state, from, &question, None, bytes, now)) {
@@ -167,6 +172,12 @@ impl Worker {
         self.pending.packets += 1;
         self.settle(tables);
         verdict
+    }
+
+    #[inline]
+    fn turn_to(&mut self, tables: &Tables) {
+        self.cache.turn_to(tables.generation);
+        self.shortcuts.turn_to(tables.generation);
     }
 
     /// The packets that leave beside those of the last [`forward`](Self::forward) or [`forward_batch`](Self::forward_batch),
@@ -281,12 +292,14 @@ impl Worker {
         let mut races = 0;
         loop {
             let mut walk = Walk::new(packet, now, self.random.current());
-            walk.assumed = assumed;
-            let outcome = match start {
-                Start::Link(link) => pipeline::admit(tables, link, &mut walk, &mut ()),
-                Start::At(at) => Ok(at),
-            }
-            .and_then(|at| pipeline::walk(tables, state, at, &mut walk, &mut ()));
+            let shortcut = match start {
+                Start::Link(link) => self.shortcuts.take(tables, state, link, &mut walk),
+                Start::At(_) => None,
+            };
+            let outcome = match shortcut {
+                Some(out) => Ok(out),
+                None => self.ask_stages(tables, state, start, assumed, &mut walk),
+            };
             let out = match outcome {
                 Ok(out) => out,
                 Err(stop) => {
@@ -329,9 +342,30 @@ impl Worker {
                     reason
                 }
             };
-            walk.effects = Effects::default();
+            walk.effects.clear();
             return Err(Refused::by(stop.into(), walk));
         }
+    }
+
+    /// Has the stages decide.
+    fn ask_stages<'a>(
+        &mut self,
+        tables: &Tables,
+        state: &'a State,
+        start: Start,
+        assumed: &'a [Effect<'a>],
+        walk: &mut Walk<'a>,
+    ) -> Result<LinkId, Stop> {
+        walk.assumed = assumed;
+        let at = match start {
+            Start::Link(link) => pipeline::admit(tables, link, walk, &mut ())?,
+            Start::At(at) => at,
+        };
+        let out = pipeline::walk(tables, state, at, walk, &mut ())?;
+        if let Start::Link(link) = start {
+            self.shortcuts.remember(tables, link, out, walk);
+        }
+        Ok(out)
     }
 
     /// Makes an answer and walks it from where it was made. An answer that is discarded is counted, and not answered.

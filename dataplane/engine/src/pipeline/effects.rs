@@ -113,6 +113,11 @@ impl<'a> Effects<'a> {
         self.0.try_push(effect).map_err(|_| DiscardReason::Loop)
     }
 
+    /// Takes all proposals back.
+    pub fn clear(&mut self) {
+        self.0.clear();
+    }
+
     /// Whether the packet passes a NAT gateway, which makes it tracked whatever the rules say (SG-35).
     pub fn pass_nat_gateway(&self) -> bool {
         pass_nat_gateway(&self.0)
@@ -137,7 +142,7 @@ impl<'a> Effects<'a> {
         if refused { Err(DiscardReason::ConnectionAllowanceExceeded) } else { Ok(()) }
     }
 
-    /// Makes every proposal true, or none; nothing is proposed any more then.
+    /// Makes every proposal true, or none. To be called once.
     ///
     /// # Errors
     /// [`NotCommitted`].
@@ -178,26 +183,26 @@ impl<'a> Effects<'a> {
                 }
             }
         }
-        for effect in self.0.drain(..) {
+        for effect in &mut self.0 {
             match effect {
                 Effect::Track { .. } => {}
-                Effect::Judge { absence, .. } => dependencies.push(Dependency::NoConnection(absence)),
-                Effect::Connection { activity, direction } => {
+                Effect::Judge { absence, .. } => dependencies.push(Dependency::NoConnection(*absence)),
+                &mut Effect::Connection { activity, direction } => {
                     if let Some(live) = state.connections.activities.live(activity, now) {
                         live.see(packet, direction, now);
                     }
                     dependencies.push(Dependency::Connection(activity, direction));
                 }
                 Effect::NewLease { nat_gateway, new, reservation } => {
-                    let gateway = tables.nat_gateway(nat_gateway);
+                    let gateway = tables.nat_gateway(*nat_gateway);
                     let (addresses, idle) = (&gateway.addresses, gateway.idle_timeout_ms);
-                    match state.leases.lease(&new, reservation, addresses, idle, packet, now) {
+                    match state.leases.lease(new, reservation, addresses, idle, packet, now) {
                         Ok(activity) => {
                             made.push(Made::Lease(activity));
                             if let Kind::Tcp(_) = packet.kind {
                                 gateway.metrics.slot(worker).connection_attempts.add(1);
                             }
-                            count(tables, nat_gateway, Direction::Outbound, packet, worker);
+                            count(tables, *nat_gateway, Direction::Outbound, packet, worker);
                             dependencies.push(Dependency::Lease(activity, Direction::Outbound));
                         }
                         Err(not) => {
@@ -209,7 +214,7 @@ impl<'a> Effects<'a> {
                         }
                     }
                 }
-                Effect::Lease { activity, nat_gateway, direction } => {
+                &mut Effect::Lease { activity, nat_gateway, direction } => {
                     if let Some(live) = state.leases.activities.live(activity, now)
                         && see_established(live, packet, direction, now)
                     {
@@ -219,7 +224,7 @@ impl<'a> Effects<'a> {
                     count(tables, nat_gateway, direction, packet, worker);
                     dependencies.push(Dependency::Lease(activity, direction));
                 }
-                Effect::Relate { nat_gateway, direction } => {
+                &mut Effect::Relate { nat_gateway, direction } => {
                     count(tables, nat_gateway, direction, packet, worker)
                 }
             }

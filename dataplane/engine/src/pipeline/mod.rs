@@ -18,6 +18,7 @@ mod network_acl;
 pub mod rewrite;
 mod route_table;
 mod security_group;
+pub mod shortcut;
 mod source_check;
 
 use std::net::IpAddr;

@@ -246,6 +246,11 @@ fn reserve<'a>(
     })
 }
 
+/// The address that connections of this source get, as long as it has ports.
+pub(super) fn preferred_address(gateway: &NatGateway, source: IpAddr) -> IpAddr {
+    gateway.addresses[gateway_address(gateway, source)]
+}
+
 fn gateway_address(gateway: &NatGateway, source: IpAddr) -> usize {
     if gateway.addresses.len() == 1 {
         return 0;

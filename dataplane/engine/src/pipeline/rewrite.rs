@@ -49,18 +49,16 @@ impl Rewrite {
     /// If an address is not IPv4: the parser lets nothing else in yet.
     pub fn new(from: Tuple, to: Tuple, ttl_decrement: u8) -> Self {
         debug_assert_eq!(from.protocol, to.protocol, "a rewrite keeps the protocol");
-        let source = v4(to.source).octets();
-        let destination = v4(to.destination).octets();
-        let addresses = Sum::difference(&v4(from.source).octets(), &source)
-            .and(Sum::difference(&v4(from.destination).octets(), &destination));
+        let (source, destination) = (v4(to.source), v4(to.destination));
+        let addresses = address(v4(from.source), source).and(address(v4(from.destination), destination));
         let source_port = word(from.source_port, to.source_port);
         let transport = match to.protocol {
             Protocol::ICMP => source_port,
             _ => addresses.and(source_port).and(word(from.destination_port, to.destination_port)),
         };
         Self {
-            source,
-            destination,
+            source: source.octets(),
+            destination: destination.octets(),
             source_port: to.source_port,
             destination_port: to.destination_port,
             addresses: addresses.fold(),
@@ -285,7 +283,12 @@ const fn udp_checksum(before: u16, after: u16) -> u16 {
 
 #[inline]
 fn word(from: u16, to: u16) -> Sum {
-    Sum::difference(&from.to_be_bytes(), &to.to_be_bytes())
+    Sum::change(from.into(), to.into())
+}
+
+#[inline]
+fn address(from: Ipv4Addr, to: Ipv4Addr) -> Sum {
+    Sum::change(from.into(), to.into())
 }
 
 fn set(bytes: &mut [u8], at: usize, value: u16) {

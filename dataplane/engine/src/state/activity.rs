@@ -304,7 +304,7 @@ impl Activity {
         let (state, timeout) = match &packet.kind {
             Kind::Tcp(facts) => {
                 let connection = Connection::beginning(facts, packet.window_scale, direction);
-                stored::store(None, &connection, &hot.streams, &cold.beginnings);
+                stored::write(&connection, &hot.streams, &cold.beginnings);
                 (connection.state(), timeouts.of(connection.phase()))
             }
             _ => (BY_TRAFFIC, timeouts.new),
@@ -340,7 +340,7 @@ impl Activity {
             // Two workers may see a FIN each.
             match self.hot.state.compare_exchange(state, after.state(), Relaxed, Relaxed) {
                 Ok(_) => {
-                    stored::store(Some(&before), &after, &self.hot.streams, &self.cold.beginnings);
+                    stored::update(&before, &after, &self.hot.streams, &self.cold.beginnings);
                     return self.settle();
                 }
                 Err(other) => state = other,

@@ -107,18 +107,22 @@ impl Index {
     /// The first result that `look` has about a record that may have the hash.
     #[inline]
     pub fn find<T>(&self, hash: u64, look: impl Fn(u32) -> Option<T>) -> Option<T> {
-        for bucket in self.probes(hash) {
-            for entry in &bucket.entries {
-                let entry = entry.load(Acquire);
-                if entry >> 24 == tag(hash)
-                    && let Some(position) = (entry & POSITION).checked_sub(1)
-                    && let Some(found) = look(position)
-                {
-                    return Some(found);
-                }
-            }
-            if bucket.passed.load(Acquire) == 0 {
-                return None;
+        let home = self.home(hash);
+        let bucket = &self.buckets[home];
+        let found = bucket.find(hash, &look);
+        if found.is_some() || bucket.passed.load(Acquire) == 0 {
+            return found;
+        }
+        self.find_behind(home, hash, look)
+    }
+
+    /// The same of what its home had no room for.
+    #[cold]
+    fn find_behind<T>(&self, home: usize, hash: u64, look: impl Fn(u32) -> Option<T>) -> Option<T> {
+        for bucket in self.from(home).skip(1) {
+            let found = bucket.find(hash, &look);
+            if found.is_some() || bucket.passed.load(Acquire) == 0 {
+                return found;
             }
         }
         None
@@ -160,13 +164,34 @@ impl Index {
     }
 
     fn probes(&self, hash: u64) -> impl Iterator<Item = &Bucket> {
-        let (before, behind) = self.buckets.split_at(self.home(hash));
+        self.from(self.home(hash))
+    }
+
+    fn from(&self, home: usize) -> impl Iterator<Item = &Bucket> {
+        let (before, behind) = self.buckets.split_at(home);
         behind.iter().chain(before)
     }
 
     #[inline]
     fn home(&self, hash: u64) -> usize {
         ((u128::from(hash) * self.buckets.len() as u128) >> 64) as usize
+    }
+}
+
+impl Bucket {
+    #[inline]
+    fn find<T>(&self, hash: u64, look: &impl Fn(u32) -> Option<T>) -> Option<T> {
+        let tagged = tag(hash) << 24;
+        for entry in &self.entries {
+            // With the right tag only the position is left, which is not 0 in an entry.
+            let position = entry.load(Acquire) ^ tagged;
+            if position.wrapping_sub(1) < POSITION
+                && let Some(found) = look(position - 1)
+            {
+                return Some(found);
+            }
+        }
+        None
     }
 }
 

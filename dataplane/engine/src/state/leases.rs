@@ -196,11 +196,11 @@ impl Leases {
     /// any other is replaced.
     ///
     /// # Errors
-    /// [`NotLeased`]; the port is free again.
+    /// [`NotLeased`]; the port is still only reserved.
     pub fn lease(
         &self,
         new: &NewLease,
-        mut reservation: PortReservation<'_>,
+        reservation: &mut PortReservation<'_>,
         addresses: &[IpAddr],
         idle_timeout_ms: u64,
         packet: &Packet,

@@ -51,6 +51,15 @@ impl Sum {
         }
     }
 
+    /// The same of 32 bits, as big-endian numbers.
+    #[inline]
+    pub const fn change(from: u32, to: u32) -> Self {
+        let removed = !from;
+        let sum = (removed >> 16) + (removed & 0xFFFF) + (to >> 16) + (to & 0xFFFF);
+        // Folding keeps the remainder, as 2¹⁶ leaves 1; minus zero becomes zero, as above.
+        Self((sum % 0xFFFF) as u64)
+    }
+
     /// Both sums together.
     pub const fn and(self, other: Self) -> Self {
         Self(self.0 + other.0)

@@ -50,7 +50,7 @@ impl Worker {
         now: Time,
     ) {
         self.outbox.clear();
-        self.cache.turn_to(tables.generation);
+        self.turn_to(tables);
         let mut before = 0;
         for group in batch.chunks_mut(GROUP) {
             self.forward_group(tables, state, before, group, now);

@@ -30,7 +30,7 @@ mod cases;
 use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
-use self::side::{Side, is_after};
+use self::side::{Reach, Side, is_after};
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
@@ -116,15 +116,17 @@ impl Connection {
     /// What is known after its first segment: what [`see`](Self::see) makes of it, only sooner if it is a SYN.
     #[inline]
     pub fn beginning(facts: &TcpFacts, scale: Option<u8>, from: Direction) -> Self {
-        let mut this = Self::new();
         if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN {
-            let side = Side::beginning(facts, scale);
-            this.sides[from as usize] = side;
-            this.sides[from.opposite() as usize].reach.ack = side.first;
-            this.set(SYN, from);
-        } else {
-            this.see(facts, scale, from);
+            let (this, other) = (Side::beginning(facts, scale), Side::default());
+            let other = Side { reach: Reach { ack: this.first, ..other.reach }, ..other };
+            let sides = match from {
+                Direction::Inbound => [this, other],
+                Direction::Outbound => [other, this],
+            };
+            return Self { state: NEW | SYN << from as u32, sides, pending: Side::default() };
         }
+        let mut this = Self::new();
+        this.see(facts, scale, from);
         this
     }
 

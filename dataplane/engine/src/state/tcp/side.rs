@@ -28,6 +28,7 @@ pub struct Reach {
 
 impl Side {
     /// The end that has sent this SYN or SYN-ACK. The window in it is not scaled (RFC 7323 §2.2).
+    #[inline]
     pub fn beginning(facts: &TcpFacts, scale: Option<u8>) -> Self {
         let end = end(facts);
         Self {
@@ -81,6 +82,7 @@ impl Reach {
 }
 
 /// The sequence number behind a segment (RFC 9293 §3.4: SYN and FIN take one each).
+#[inline]
 fn end(facts: &TcpFacts) -> u32 {
     const { assert!(TcpFacts::FIN == 1 && TcpFacts::SYN == 2) };
     let controls = (facts.flags & 1) + (facts.flags >> 1 & 1);

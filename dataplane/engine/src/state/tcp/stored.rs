@@ -80,9 +80,19 @@ impl Beginnings {
         Side { first: self.first[at].load(Relaxed), reach, scale }
     }
 
+    #[inline]
     fn store(&self, at: usize, side: &Side) {
         self.first[at].store(side.first, Relaxed);
         self.scale[at].store(side.scale.map_or(0, |scale| scale + 1), Relaxed);
+    }
+
+    #[inline]
+    fn store_pending(&self, side: &Side) {
+        let Reach { end, ack, window } = side.reach;
+        for (stored, value) in self.pending.iter().zip([end, ack, window]) {
+            stored.store(value, Relaxed);
+        }
+        self.store(PENDING, side);
     }
 }
 
@@ -97,25 +107,30 @@ pub fn load(state: u32, streams: &Streams, beginnings: &Beginnings) -> Connectio
     }
 }
 
-/// Writes what differs from `before`, or everything.
+/// Writes all of a connection.
 #[inline]
-pub fn store(before: Option<&Connection>, after: &Connection, streams: &Streams, beginnings: &Beginnings) {
+pub fn write(connection: &Connection, streams: &Streams, beginnings: &Beginnings) {
+    for direction in [Direction::Inbound, Direction::Outbound] {
+        let side = connection.side(direction);
+        streams.store(connection.state, side.reach, direction);
+        beginnings.store(direction as usize, &side);
+    }
+    beginnings.store_pending(&connection.pending);
+}
+
+/// Writes what differs from `before`.
+pub fn update(before: &Connection, after: &Connection, streams: &Streams, beginnings: &Beginnings) {
     for direction in [Direction::Inbound, Direction::Outbound] {
         let side = after.side(direction);
-        let same = |before: &Connection| {
-            before.side(direction) == side && shift(before.state, direction) == shift(after.state, direction)
-        };
-        if !before.is_some_and(same) {
+        let same =
+            before.side(direction) == side && shift(before.state, direction) == shift(after.state, direction);
+        if !same {
             streams.store(after.state, side.reach, direction);
             beginnings.store(direction as usize, &side);
         }
     }
-    if before.is_none_or(|before| before.pending != after.pending) {
-        let Reach { end, ack, window } = after.pending.reach;
-        for (stored, value) in beginnings.pending.iter().zip([end, ack, window]) {
-            stored.store(value, Relaxed);
-        }
-        beginnings.store(PENDING, &after.pending);
+    if before.pending != after.pending {
+        beginnings.store_pending(&after.pending);
     }
 }
 
@@ -138,7 +153,7 @@ mod tests {
             let before = load(state, &streams, &beginnings);
             let mut after = before;
             after.see(facts, *scale, *from);
-            store(Some(&before), &after, &streams, &beginnings);
+            update(&before, &after, &streams, &beginnings);
             state = after.state;
         }
         (kept, load(state, &streams, &beginnings))
@@ -197,7 +212,7 @@ mod tests {
         ];
         let (mut connection, _) = play(&begin);
         let (streams, beginnings) = (Streams::default(), Beginnings::default());
-        store(None, &connection, &streams, &beginnings);
+        write(&connection, &streams, &beginnings);
         for (facts, from) in [
             (facts(ACK, 5_011, 1_021, 600), Inbound),
             (facts(ACK, 1_021, 5_021, 9), Outbound),
@@ -219,8 +234,8 @@ mod tests {
             (facts(SYN | ACK, 5_000, 1_011, 500), Some(2), Inbound),
             (facts(SYN, 9_000, 0, 777), Some(3), Outbound),
         ]);
-        store(None, &used, &streams, &beginnings);
-        store(None, &Connection::new(), &streams, &beginnings);
+        write(&used, &streams, &beginnings);
+        write(&Connection::new(), &streams, &beginnings);
         assert_eq!(load(Connection::new().state, &streams, &beginnings), Connection::new());
     }
 }
