@@ -159,6 +159,14 @@ fn a_trace_tells_that_the_allowance_is_used_up() {
     let refused = TraceOutcome::Discarded(DiscardReason::ConnectionAllowanceExceeded);
     assert_eq!(net.trace(APP.1, question).forward.outcome, refused);
     assert_eq!(tracked(&net).len(), 1, "asking changes nothing");
+
+    let mut net = limited(2);
+    establish(&mut net, 1);
+    assert_eq!(
+        net.trace(APP.1, question).forward.outcome,
+        TraceOutcome::Delivered(DB.1),
+        "room for one more"
+    );
 }
 
 proptest! {

@@ -332,4 +332,54 @@ fn what_has_idled_out_is_swept_and_counted_once() {
     let late = Time(net.now.0 + 1_000_000);
     assert_eq!(sweep(&net, late), 6 + 5 + 1, "connections, leases, and one fragment");
     assert_eq!(sweep(&net, late), 0);
+    let (connections, leases) = (&net.state.connections, &net.state.leases);
+    assert!(connections.is_empty() && connections.activities.is_empty() && leases.is_empty());
+}
+
+#[test]
+fn sg_32_a_bare_ack_answers_an_untracked_flow_and_a_syn_from_its_port_does_not() {
+    let mut net = Fabric::new(lab::tables());
+    let ack = TcpFacts::ACK;
+    assert!(net.send(INTERNET, tcp(SYN, "203.0.113.5:40000", "198.51.100.10:80")).verdict.is_ok());
+    assert!(net.send(WEB.1, tcp(ack, "10.0.1.10:80", "203.0.113.5:40000")).verdict.is_ok(), "SG-32");
+    assert_eq!(net.state.connections.len(), 0, "80 from everywhere, everything out: untracked");
+    assert!(net.send(WEB.1, tcp(SYN, "10.0.1.10:80", "203.0.113.5:443")).verdict.is_ok());
+    assert_eq!(
+        net.state.connections.len(),
+        1,
+        "it begins a connection of web's own, and inbound is not open to all"
+    );
+}
+
+#[test]
+fn sg_30_messages_that_are_no_echo_belong_together_by_their_addresses() {
+    let mut net = Fabric::new(lab::tables());
+    let stamp = |kind, code, from, to| craft::icmp_message(kind, code, [0; 4], from, to, &[0; 12]);
+    assert_eq!(
+        net.send(WEB.1, stamp(14, 0, "10.0.1.10", "10.0.2.20")).verdict,
+        Err(DiscardReason::SecurityGroupEmpty)
+    );
+    assert_eq!(net.send(APP.1, stamp(13, 5, "10.0.2.20", "10.0.1.10")).verdict, Ok(WEB.1));
+    assert_eq!(
+        net.send(WEB.1, stamp(14, 0, "10.0.1.10", "10.0.2.20")).verdict,
+        Ok(APP.1),
+        "type and code differ"
+    );
+}
+
+#[test]
+fn a_connection_that_has_idled_out_begins_anew_before_it_is_swept() {
+    let mut net = Fabric::new(lab::tables());
+    let question = || udp("10.0.1.10:5000", "203.0.113.5:53", b"?");
+    for _ in 0..3 {
+        assert!(net.send(WEB.1, question()).verdict.is_ok());
+    }
+    let packets = |net: &Fabric| -> Vec<u64> {
+        report::connections(&net.state, net.now).iter().map(|row| row.sent.packets).collect()
+    };
+    assert_eq!(packets(&net), [3]);
+    net.now.0 += 30_000;
+    assert_eq!(packets(&net), [0; 0], "SG-37");
+    assert!(net.send(WEB.1, question()).verdict.is_ok());
+    assert_eq!((packets(&net), net.state.connections.len()), (vec![1], 1));
 }
