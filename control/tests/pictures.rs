@@ -5,9 +5,11 @@
 //!
 //! `GOLDEN=write` writes the renderings anew. Look at them.
 
+use std::collections::BTreeSet;
 use std::fs;
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::Command;
+use std::process::{Command, Stdio};
 
 use resvg::tiny_skia::{Pixmap, Transform};
 use resvg::usvg::roxmltree::{Document, Node};
@@ -93,6 +95,81 @@ fn what_passes_is_green_and_what_is_stopped_is_red() {
     assert_eq!(colours("path-reachable"), [true, false, false]);
     assert_eq!(colours("path-blocked"), [true, true, false]);
     assert_eq!(colours("path-undecidable"), [false, false, true]);
+}
+
+/// Graphviz draws what is written for it, and has nothing to remark.
+#[test]
+fn graphviz_draws_every_lab_and_path() {
+    if Command::new("dot").arg("-V").output().is_err() {
+        // Past the test runner's capture of output.
+        let _ = writeln!(std::io::stderr(), "skipped: needs `dot` (graphviz)");
+        return;
+    }
+    let mut tried = 0;
+    let graphs = PICTURES.iter().map(|(_, words)| (*words).to_owned()).chain(scenarios());
+    for words in graphs.filter(|words| words.starts_with("graph ")) {
+        let mut dot = Command::new("dot")
+            .arg("-Tsvg")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .spawn()
+            .expect("dot starts");
+        let text = svg(&format!("{words} --format dot"));
+        dot.stdin.take().expect("piped").write_all(text.as_bytes()).expect("dot reads");
+        let done = dot.wait_with_output().expect("dot ends");
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.is_empty(), "{words}: {said}\n{text}");
+        assert!(String::from_utf8_lossy(&done.stdout).contains("</svg>"), "{words}");
+        tried += 1;
+    }
+    assert!(tried > 15, "{tried}");
+}
+
+/// Mermaid's grammar, as far as we use it: what is opened is closed, lines join what there is, and whatever people have named is in quotes.
+/// (Mermaid 11 itself parses and renders all of them; it is not part of the tests because it needs a browser.)
+#[test]
+fn mermaid_text_keeps_to_its_grammar() {
+    let graphs = PICTURES.iter().map(|(_, words)| (*words).to_owned()).chain(scenarios());
+    for words in graphs.filter(|words| words.starts_with("graph ")) {
+        let text = svg(&format!("{words} --format mermaid"));
+        let mut lines = text.lines().map(str::trim);
+        assert_eq!(lines.next(), Some("flowchart TB"));
+        let (mut known, mut depth, mut links) = (BTreeSet::new(), 0, 0);
+        for line in lines {
+            let (word, rest) = line.split_once(' ').unwrap_or((line, ""));
+            let is_quoted = |label: &str| {
+                let inner = label.strip_prefix('"').and_then(|it| it.strip_suffix('"'));
+                inner.is_some_and(|inner| !inner.contains(['"', '`']))
+            };
+            match word {
+                "end" => depth -= 1,
+                "subgraph" => {
+                    let (id, label) = rest.split_once('[').expect(line);
+                    assert!(is_quoted(label.strip_suffix(']').expect(line)) && known.insert(id), "{line}");
+                    depth += 1;
+                }
+                "style" | "linkStyle" => {
+                    let (of, _) = rest.split_once(' ').expect(line);
+                    assert!(known.contains(of) || of.parse().is_ok_and(|link: usize| link < links), "{line}");
+                }
+                _ if known.contains(word) => {
+                    let (arrow, to) = rest.rsplit_once(' ').expect(line);
+                    let (arrow, label) = arrow.split_once('|').unwrap_or((arrow, "\"\"|"));
+                    assert!(["-->", "==>", "==x", "-.-"].contains(&arrow) && known.contains(to), "{line}");
+                    assert!(is_quoted(label.strip_suffix('|').expect(line)), "{line}");
+                    links += 1;
+                }
+                _ => {
+                    let (id, label) = line.split_once(['[', '(']).expect(line);
+                    let label = label.trim_start_matches('[').trim_end_matches([']', ')']);
+                    assert!(is_quoted(label) && known.insert(id), "{line}");
+                }
+            }
+            assert!(depth >= 0, "{line}");
+        }
+        assert!(depth == 0 && known.len() > 3, "{words}\n{text}");
+    }
 }
 
 /// The graphs and matrices of all scenarios.

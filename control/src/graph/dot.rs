@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{At, Graph, Kind};
+use super::{At, Graph, Kind, Verdict};
 
 /// The picture as Graphviz text.
 pub fn dot(graph: &Graph) -> String {
@@ -19,7 +19,11 @@ pub fn dot(graph: &Graph) -> String {
     }
     if let Some(path) = &graph.path {
         for leg in &path.legs {
-            let colour = if leg.passes { "#1d8102" } else { "#d13212" };
+            let colour = match (leg.passes, path.verdict) {
+                (false, _) => "#d13212",
+                (true, Verdict::Depends | Verdict::Undecidable) => "#b7791f",
+                (true, _) => "#1d8102",
+            };
             let head = if leg.passes { "normal" } else { "tee" };
             let stopped = (!leg.passes).then(|| path.reason.clone()).flatten();
             let word = stopped.or(leg.back.then(|| "reply".to_owned())).unwrap_or_default();
@@ -51,7 +55,7 @@ fn node(graph: &Graph, at: At, depth: usize, out: &mut String) {
     }
     let _ = writeln!(
         out,
-        "{indent}subgraph cluster_{at} {{\n{indent}  label={label};\n{indent}  color=\"{colour}\";"
+        "{indent}subgraph cluster_{at} {{\n{indent}  label={label};\n{indent}  labelloc=b;\n{indent}  color=\"{colour}\";"
     );
     // A line needs a node to begin at, also in an empty cluster.
     let _ = writeln!(out, "{indent}  a{at} [shape=point, style=invis];");
@@ -63,11 +67,13 @@ fn node(graph: &Graph, at: At, depth: usize, out: &mut String) {
 }
 
 fn line(graph: &Graph, from: At, to: At, attributes: &str, out: &mut String) {
-    let end = |at: At, key: &str| match graph.nodes[at].kind.is_container() {
+    // A line between a cluster and what is in it cannot end at the cluster's edge.
+    let end = |at: At, other: At, key: &str| match graph.nodes[at].kind.is_container() {
+        true if graph.is_within(other, at) => (format!("a{at}"), String::new()),
         true => (format!("a{at}"), format!(", {key}=cluster_{at}")),
         false => (format!("n{at}"), String::new()),
     };
-    let ((from, tail), (to, head)) = (end(from, "ltail"), end(to, "lhead"));
+    let ((from, tail), (to, head)) = (end(from, to, "ltail"), end(to, from, "lhead"));
     let _ = writeln!(out, "  {from} -> {to} [{attributes}{tail}{head}];");
 }
 

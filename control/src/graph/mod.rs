@@ -168,6 +168,12 @@ impl Graph {
         self.nodes.iter().enumerate().filter(move |(_, node)| node.parent == Some(of))
     }
 
+    /// Whether something stands in a box, at any depth.
+    fn is_within(&self, at: At, of: At) -> bool {
+        std::iter::successors(self.nodes[at].parent, |outer| self.nodes[*outer].parent)
+            .any(|outer| outer == of)
+    }
+
     /// Boxes of one kind.
     fn of_kind(&self, kind: Kind) -> impl Iterator<Item = (At, &Node)> {
         self.nodes.iter().enumerate().filter(move |(_, node)| node.kind == kind)
