@@ -8,31 +8,19 @@ use rustix::process::Signal;
 use serde_json::Value;
 
 use crate::harness::command::{Done, run, signal_process};
-use crate::harness::{Lab, Running, edit, wait};
+use crate::harness::{Lab, Running, behind_a_nat_gateway, edit, wait};
 
 /// app reaches an iperf3 and a web server through a NAT gateway.
-const BULK: &str = "
-lab: bulk
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, eip: 203.0.113.20 }
-    security_groups:
+const BULK: &str = behind_a_nat_gateway!(
+    "    security_groups:
       app: { inbound: [ { tcp: 22, from: 10.0.0.0/16 } ] }
     instances:
       app: { subnet: private, ip: 10.0.2.20, security_groups: app }
 internet:
   hosts:
     example: { ip: 198.51.100.10, run: [localvpc serve 80, iperf3 -s] }
-";
+"
+);
 
 /// Bytes that a read brings on average, at least, when super-packets pass unsplit. They hold up to 65,536; a packet
 /// holds 1,500. Measured in debug builds on two busy cores: 60,000 and more.

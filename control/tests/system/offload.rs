@@ -10,24 +10,11 @@ use rustix::process::Signal;
 
 use crate::harness::command::signal_process;
 use crate::harness::wait::{self, PATIENCE};
-use crate::harness::{Lab, echoes, edit};
+use crate::harness::{Lab, behind_a_nat_gateway, echoes, edit};
 
 /// `plain` has no offload; anybody may talk to anybody.
-const PLAIN: &str = "
-lab: plain
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, eip: 203.0.113.20 }
-    security_groups:
+const PLAIN: &str = behind_a_nat_gateway!(
+    "    security_groups:
       open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
     instances:
       plain: { subnet: private, ip: 10.0.2.20, security_groups: open, offload: off, run: iperf3 -s }
@@ -35,7 +22,8 @@ vpcs:
 internet:
   hosts:
     example: { ip: 198.51.100.10, run: [localvpc serve 80, localvpc serve 7 --echo] }
-";
+"
+);
 
 /// The largest packet inside a VPC: what a link without offload carries at most.
 const MTU: u64 = 9001;

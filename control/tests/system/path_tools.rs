@@ -2,24 +2,11 @@
 
 use serde_json::Value;
 
-use crate::harness::{Lab, edit, tell_always};
+use crate::harness::{Lab, behind_a_nat_gateway, edit, tell_always};
 
 /// app is behind a NAT gateway; web takes TCP and UDP from everybody, which leaves them untracked (SG-32), but no ICMP.
-const FILE: &str = "
-lab: path
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }
-    security_groups:
+const FILE: &str = behind_a_nat_gateway!(
+    "    security_groups:
       app: {}
       web: { inbound: [ { tcp: all, from: 0.0.0.0/0 }, { udp: all, from: 0.0.0.0/0 } ] }
       open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
@@ -30,7 +17,8 @@ vpcs:
 internet:
   hosts:
     example: { ip: 198.51.100.10, run: localvpc serve 80 }
-";
+"
+);
 
 const NAT: &str = "10.0.1.100";
 const EXAMPLE: &str = "198.51.100.10";

@@ -3,25 +3,12 @@
 use std::path::Path;
 use std::process::Command;
 
-use crate::harness::Lab;
 use crate::harness::command::run;
+use crate::harness::{Lab, behind_a_nat_gateway};
 
 /// app is behind a NAT gateway and takes nothing in; web has an Elastic IP and takes TCP and UDP, but no ICMP.
-const FILE: &str = "
-lab: raw
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }
-    security_groups:
+const FILE: &str = behind_a_nat_gateway!(
+    "    security_groups:
       web: { inbound: [ { tcp: all, from: 0.0.0.0/0 }, { udp: all, from: 0.0.0.0/0 } ] }
       app: {}
     instances:
@@ -31,7 +18,8 @@ internet:
   hosts:
     one: { ip: 198.51.100.10 }
     two: { ip: 198.51.100.11 }
-";
+"
+);
 
 /// What became of each step.
 struct Found(Vec<(String, String)>);

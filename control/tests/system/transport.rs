@@ -6,24 +6,11 @@ use std::net::UdpSocket;
 use rustix::net::sockopt::{Ipv4PathMtuDiscovery, set_ip_mtu_discover};
 
 use crate::harness::wait::{self, PATIENCE};
-use crate::harness::{Lab, edit};
+use crate::harness::{Lab, behind_a_nat_gateway, edit};
 
 /// Anybody may talk to the server, on any protocol.
-const OPEN: &str = "
-lab: open
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, eip: 203.0.113.20 }
-    security_groups:
+const OPEN: &str = behind_a_nat_gateway!(
+    "    security_groups:
       open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
     instances:
       web: { subnet: public, ip: 10.0.1.10, eip: 203.0.113.10, security_groups: open, run: localvpc serve 80 }
@@ -31,7 +18,8 @@ vpcs:
 internet:
   hosts:
     example: { ip: 198.51.100.10, run: localvpc serve 80 }
-";
+"
+);
 
 #[test]
 fn bulk_tcp_crosses_from_9001_to_1500_and_back() {

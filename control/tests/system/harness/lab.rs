@@ -19,6 +19,32 @@ use super::{leftovers, traffic, wait};
 /// The lab that the README shows.
 pub const TWO_TIER: &str = include_str!("../../../../configs/two-tier.yaml");
 
+/// A file with a public subnet, and a private one behind a NAT gateway of the public one; security groups, instances and the
+/// internet are the test's.
+macro_rules! behind_a_nat_gateway {
+    ($rest:literal) => {
+        concat!(
+            "
+lab: behind
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    internet_gateway: igw
+    subnets:
+      public: { cidr: 10.0.1.0/24, route_table: public }
+      private: { cidr: 10.0.2.0/24, route_table: private }
+    route_tables:
+      public: [ { to: 0.0.0.0/0, via: igw } ]
+      private: [ { to: 0.0.0.0/0, via: nat } ]
+    nat_gateways:
+      nat: { subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }
+",
+            $rest
+        )
+    };
+}
+pub(crate) use behind_a_nat_gateway;
+
 /// A lab. Taken down when dropped, however the test ends; then nothing of it may be left.
 pub struct Lab {
     /// Unique on the machine.

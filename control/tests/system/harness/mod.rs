@@ -17,6 +17,7 @@ mod watch;
 
 pub use capture::Capture;
 pub use command::Running;
+pub(crate) use lab::behind_a_nat_gateway;
 pub use lab::{Lab, TWO_TIER, Transport, edit};
 pub use netns::{Netns, tell_always};
 pub use traffic::{comes_back, echoes, is_silent};

@@ -5,26 +5,13 @@ mod behaviour;
 mod message;
 mod server;
 
-use crate::harness::{Lab, edit};
+use crate::harness::{Lab, behind_a_nat_gateway, edit};
 use behaviour::{Behaviour, Dependence, Hairpin, discover};
 use server::Server;
 
 /// app is behind a NAT gateway, web has an Elastic IP; everybody may send to either.
-const FILE: &str = "
-lab: stun
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat } ]
-    nat_gateways:
-      nat: { subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }
-    security_groups:
+const FILE: &str = behind_a_nat_gateway!(
+    "    security_groups:
       open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
     instances:
       app: { subnet: private, ip: 10.0.2.20, security_groups: open }
@@ -33,7 +20,8 @@ internet:
   hosts:
     stun: { ip: 198.51.100.10 }
     alternate: { ip: 198.51.100.11 }
-";
+"
+);
 
 /// The lab, and a server on both addresses of its internet.
 #[track_caller]
