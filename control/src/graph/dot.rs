@@ -9,7 +9,7 @@ pub fn dot(graph: &Graph) -> String {
     let mut out = String::new();
     // Writing to a String cannot fail, here and below.
     let _ = writeln!(out, "digraph {} {{", quoted(&graph.lab));
-    out += "  compound=true;\n  rankdir=BT;\n  fontsize=11;\n  fontname=\"Helvetica\";\n  node [shape=box, style=rounded, fontname=\"Helvetica\", fontsize=11];\n  edge [fontname=\"Helvetica\", fontsize=10, color=\"#888888\"];\n";
+    out += "  compound=true;\n  rankdir=BT;\n  labeljust=l;\n  fontsize=11;\n  fontname=\"Helvetica\";\n  node [shape=box, style=rounded, fontname=\"Helvetica\", fontsize=11];\n  edge [fontname=\"Helvetica\", fontsize=10, color=\"#888888\"];\n";
     for (at, _) in graph.nodes.iter().enumerate().filter(|(_, node)| node.parent.is_none()) {
         node(graph, at, 1, &mut out);
     }
