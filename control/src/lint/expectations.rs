@@ -16,7 +16,12 @@ pub fn check(subject: &Subject<'_>, findings: &mut Findings) {
     let asked: Vec<Question> =
         subject.model.expectations.iter().map(|it| Question::of(subject.model, it)).collect();
     for (index, (section, expected)) in sections.iter().zip(&subject.model.expectations).enumerate() {
-        let Some(first) = (0..index).find(|earlier| asked[*earlier] == asked[index]) else { continue };
+        let is_wider = |earlier: &usize| {
+            asked[*earlier].shares(&asked[index])
+                && subject.model.expectations[*earlier].reachable != expected.reachable
+        };
+        let first = (0..index).find(|earlier| asked[*earlier] == asked[index]);
+        let Some(first) = first.or_else(|| (0..index).find(is_wider)) else { continue };
         let (before, there) = (&subject.model.expectations[first], sections[first].reachable.span);
         let same = before.reachable == expected.reachable
             && (before.because == expected.because || before.because.is_none() || expected.because.is_none());
@@ -60,7 +65,20 @@ impl Question {
             source_ports: it.source_ports,
         }
     }
+
+    /// Whether one of them asks of `all` protocols, and so of the other's.
+    fn shares(&self, other: &Self) -> bool {
+        let protocols = match (self.protocol, other.protocol) {
+            (0, protocol) | (protocol, 0) => protocol,
+            _ => return false,
+        };
+        let same_port = ![TCP, UDP].contains(&protocols) || self.port == other.port;
+        same_port && (&self.from, &self.to, self.source_ports) == (&other.from, &other.to, other.source_ports)
+    }
 }
+
+const TCP: u8 = 6;
+const UDP: u8 = 17;
 
 /// The name of an end: `internet` is its first host, and an address that one thing has is that thing.
 fn end(model: &Model, word: &str) -> String {
