@@ -59,8 +59,7 @@ pub struct Checked {
 
 /// What an expectation is about, one kind of packet at a time.
 ///
-/// `all` is TCP and UDP to the port, ping, every other protocol that some rule of the file names, and one that none does: 253, which
-/// RFC 3692 keeps for experiments.
+/// `all` is TCP and UDP to the port, ping, every other protocol that some rule of the file names, and one that none does.
 pub fn parts(expected: &Expectation, model: &Model) -> Vec<Expectation> {
     if expected.protocol != Protocol(0) {
         return vec![expected.clone()];
@@ -79,9 +78,11 @@ pub fn parts(expected: &Expectation, model: &Model) -> Vec<Expectation> {
         .collect()
 }
 
+/// A protocol that no rule means: RFC 3692 keeps it for experiments.
+const NOBODYS: Protocol = Protocol(253);
+
 /// Protocols without ports that rules of a file name, and one more.
 fn others(model: &Model) -> impl Iterator<Item = Protocol> {
-    const NOBODYS: u8 = 253;
     let groups = model.vpcs.iter().flat_map(|vpc| &vpc.security_groups);
     let rules = groups.flat_map(|group| group.inbound.iter().chain(&group.outbound)).map(|rule| rule.traffic);
     let acls = model.vpcs.iter().flat_map(|vpc| &vpc.network_acls);
@@ -90,7 +91,7 @@ fn others(model: &Model) -> impl Iterator<Item = Protocol> {
         Traffic::Protocol(number) if ![0, 1, 6, 17].contains(&number) => Some(number),
         _ => None,
     });
-    let numbers: BTreeSet<u8> = named.chain([NOBODYS]).collect();
+    let numbers: BTreeSet<u8> = named.chain([NOBODYS.0]).collect();
     numbers.into_iter().map(Protocol)
 }
 
@@ -101,8 +102,13 @@ pub fn judge_all(expected: &Expectation, parts: &[(Expectation, Explanation)]) -
         return each.remove(0);
     }
     let mut why: Vec<String> = Vec::new();
-    for part in each.iter().filter(|part| part.verdict != Verdict::Holds) {
-        let what = part.question.rsplit(' ').next().unwrap_or_default();
+    let failed = each.iter().zip(parts).filter(|(part, _)| part.verdict != Verdict::Holds);
+    for (part, (asked, _)) in failed {
+        let what = match (asked.protocol, asked.port) {
+            (NOBODYS, _) => format!("any other protocol ({NOBODYS})"),
+            (protocol, Some(port)) => format!("{protocol}/{port}"),
+            (protocol, None) => protocol.to_string(),
+        };
         for (at, line) in part.why.iter().enumerate() {
             let line = if at == 0 { format!("{what}: {line}") } else { line.clone() };
             if !why.contains(&line) {
