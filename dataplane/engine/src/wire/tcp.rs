@@ -112,7 +112,9 @@ mod tests {
         assert_eq!(window_scale(&[2, 4, 5, 180, 1, 3, 3, 8, 1, 1, 4, 2]), Some(8));
         assert_eq!(window_scale(&[3, 3, 0]), Some(0), "a scale of 0 is an offer too");
         assert_eq!(window_scale(&[2, 4, 5, 180, 4, 2, 0, 0]), None);
-        assert_eq!(window_scale(&[0, 3, 3, 7]), None, "behind the end of the options");
+        for behind in [&[0, 3, 3, 7][..], &[0, 2, 3, 3, 7]] {
+            assert_eq!(window_scale(behind), None, "behind the end of the options");
+        }
         assert_eq!(window_scale(&[]), None);
     }
 

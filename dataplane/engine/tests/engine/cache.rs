@@ -2,7 +2,8 @@
 
 use localvpc_api::DiscardReason;
 use localvpc_api::tables::{PortRange, Traffic};
-use localvpc_engine::packet::Offload;
+use localvpc_engine::packet::{Offload, TcpFacts};
+use localvpc_engine::report;
 use localvpc_engine::testing::craft::{self, udp};
 use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::lab::{self, *};
@@ -43,4 +44,44 @@ fn a_known_flow_whose_ttl_runs_out_is_walked() {
         .collect();
     let expired = Some(DiscardReason::TtlExceeded);
     assert_eq!(found, [None, expired, None, None, expired], "RFC1812-TTL");
+}
+
+#[test]
+fn segments_before_the_handshake_and_after_the_end_are_seen_as_without_a_cache() {
+    const SYN: u8 = TcpFacts::SYN;
+    const SYN_ACK: u8 = TcpFacts::SYN | TcpFacts::ACK;
+    const ACK: u8 = TcpFacts::ACK;
+    const RST: u8 = TcpFacts::RST | TcpFacts::ACK;
+    let (app, db) = ("10.0.2.20:5000", "10.0.2.30:5432");
+    // From app or to it, flags, sequence, acknowledgement.
+    let steps = [
+        (true, SYN, 1000, 0),
+        (true, ACK, 1001, 9001),
+        (true, ACK, 1001, 9001),
+        (false, SYN_ACK, 9000, 1001),
+        (true, ACK, 1001, 9001),
+        (false, ACK, 9001, 1001),
+        (true, ACK, 1001, 9001),
+        (false, RST, 9001, 1001),
+        (false, ACK, 9001, 1001),
+        (true, ACK, 1001, 9001),
+        (true, ACK, 1001, 9001),
+    ];
+    let story = |flows: usize| {
+        let worker = Worker::with_cache(0, 7, flows);
+        let limits = Limits { connections: 64, leases: 64 };
+        let mut net = Fabric::with_workers(lab::tables(), vec![worker], limits);
+        steps.map(|(from_app, flags, sequence, acknowledgement)| {
+            net.now.0 += 1_000;
+            let facts = TcpFacts { flags, sequence, acknowledgement, window: 500, payload: 0 };
+            let (link, from, to) = if from_app { (APP.1, app, db) } else { (DB.1, db, app) };
+            let verdict = net.send(link, craft::tcp_segment(facts, from, to)).verdict;
+            let known: Vec<_> = report::connections(&net.state, net.now)
+                .iter()
+                .map(|row| (row.eni, row.state, row.idle_ms, row.timeout_ms, row.sent, row.received))
+                .collect();
+            format!("{verdict:?} {known:?}")
+        })
+    };
+    assert_eq!(story(64), story(0));
 }

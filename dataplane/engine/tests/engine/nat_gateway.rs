@@ -4,6 +4,7 @@ use localvpc_api::DiscardReason;
 use localvpc_api::trace::Protocol;
 use localvpc_engine::packet::{Segmentation, TcpFacts};
 use localvpc_engine::report;
+use localvpc_engine::state::nat_ports::{Destination, NatPorts};
 use localvpc_engine::testing::craft::{self, tcp, tuple, udp};
 use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::lab::{self, *};
@@ -222,4 +223,25 @@ fn igw_17_rfc5508_4_an_error_quotes_the_address_that_it_comes_to() {
     let mut forged = craft::port_unreachable("10.0.1.10", &tcp(SYN, "203.0.113.5:4000", "10.0.1.99:80"));
     forged[12..16].copy_from_slice(&[10, 0, 1, 10]);
     assert_eq!(net.send(WEB.1, craft::seal(forged)).verdict, Err(DiscardReason::UnrelatedIcmpError));
+}
+
+#[test]
+fn natgw_12_of_a_full_quota_any_port_that_is_given_back_is_found() {
+    let ports = NatPorts::default();
+    let destination = Destination {
+        nat_gateway: NAT,
+        address: ip("10.0.1.100"),
+        remote: ip("203.0.113.5"),
+        remote_port: 443,
+        protocol: Protocol::UDP,
+    };
+    let mut taken: Vec<u16> = (0..55_000).map(|_| ports.reserve(&destination, 7 << 32).unwrap()).collect();
+    assert_eq!(ports.reserve(&destination, 7 << 32), None);
+    taken.sort_unstable();
+    // One of each 64, wherever in its word it stands.
+    for port in taken.into_iter().step_by(65) {
+        ports.release(&destination, port);
+        assert_eq!(ports.reserve(&destination, 9 << 32), Some(port), "the only one that is free");
+        assert_eq!(ports.reserve(&destination, 9 << 32), None);
+    }
 }
