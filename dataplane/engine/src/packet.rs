@@ -349,8 +349,12 @@ mod tests {
         assert_eq!(timestamp.kind, Kind::IcmpOther);
         assert_eq!((timestamp.tuple.source_port, timestamp.tuple.destination_port), (13, 0));
 
-        let odd = parse(&craft::icmp_message(8, 1, [0; 4], "10.0.0.4", "10.0.0.5", &[]), PLAIN).unwrap();
-        assert_eq!((odd.kind, odd.tuple.source_port, odd.tuple.destination_port), (Kind::IcmpOther, 8, 1));
+        for kind in [8, 0] {
+            let odd =
+                parse(&craft::icmp_message(kind, 1, [0; 4], "10.0.0.4", "10.0.0.5", &[]), PLAIN).unwrap();
+            let ports = (odd.tuple.source_port, odd.tuple.destination_port);
+            assert_eq!((odd.kind, ports), (Kind::IcmpOther, (kind.into(), 1)), "an echo has code 0");
+        }
 
         let gre = parse(&craft::other(Protocol(47), "10.0.0.4", "10.0.0.5", &[0; 8]), PLAIN).unwrap();
         assert_eq!((gre.kind, gre.tuple.source_port, gre.tuple.destination_port), (Kind::Other, 0, 0));

@@ -298,6 +298,18 @@ mod tests {
     }
 
     #[test]
+    fn every_byte_of_the_sequence_number_counts() {
+        let mut packet = tcp(&[7; 25]);
+        packet[24..28].copy_from_slice(&0x0102_03FA_u32.to_be_bytes());
+        let segments = split(packet, offload(Segmentation::TcpV4 { size: 10 }, 16));
+        let said: Vec<_> = segments
+            .iter()
+            .map(|segment| TcpHeaderSlice::from_slice(&segment[20..]).unwrap().sequence_number())
+            .collect();
+        assert_eq!(said, [0x0102_03FA, 0x0102_0404, 0x0102_040E]);
+    }
+
+    #[test]
     fn what_does_not_fit_is_refused_and_nothing_is_sent() {
         let cases = [
             (udp(b"12345"), offload(Segmentation::TcpV4 { size: 2 }, 16)),
