@@ -86,11 +86,8 @@ impl Poller {
                 self.busy = clock::now();
                 return waited;
             }
-            match poll {
-                // For as long as nothing comes: let others have the processor that could make something come.
-                Poll::Busy => rustix::thread::sched_yield(),
-                Poll::Adaptive | Poll::Block => std::hint::spin_loop(),
-            }
+            // Whoever could make something come may need this processor for it.
+            rustix::thread::sched_yield();
         }
     }
 
