@@ -35,7 +35,7 @@ pub fn route(
     seen.decided(&walk.tuple, || {
         let target = |route: &Route| pushed_target(tables, route);
         let matched =
-            route.map(|route| MatchedRoute { destination: route.destination, target: target(&route) });
+            route.map(|route| MatchedRoute { destination: route.destination, target: target(route) });
         Decision::Route { subnet: row.id, route_table: table.id, matched }
     });
     let next = match route.ok_or(DiscardReason::NoRoute)?.target {

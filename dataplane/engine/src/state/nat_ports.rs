@@ -1,27 +1,31 @@
 //! Hands out the source ports of NAT gateways, exactly and in constant time.
 //!
 //! ```text
-//! NatPorts ── 64 shards, a mutex each (by hash of the destination)
-//!               └─ Destination → Ports
-//!                                 ├─ Few    up to 8 ports, inline
-//!                                 ├─ Some   up to 64 ports, a list
-//!                                 └─ Many   a bitmap of 64,512 ports (8 KiB) with a summary on top
+//! NatPorts ── 256 shards, a mutex each (by hash of the destination)
+//!               ├─ places of half a cache line: the destination, and up to 8 ports
+//!               └─ crowds, for destinations with more
+//!                    ├─ Some   up to 64 ports, a list
+//!                    └─ Many   a bitmap of 64,512 ports (8 KiB) with a summary on top
 //! ```
 //!
 //! A destination grows into the next form when it must, and back when it has
 //! shrunk well below it; with its last port it is forgotten. Almost all
-//! destinations of a gateway have few connections, so a million of them fit.
+//! destinations of a gateway have few connections, so a million of them fit, and one line of memory is all that is read of one:
+//! it can be [fetched ahead](NatPorts::prefetch). A shard grows by itself, so that none takes long.
 
-use std::hash::BuildHasher;
+mod bitmap;
+mod destinations;
+
 use std::net::IpAddr;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-use arrayvec::ArrayVec;
-use foldhash::fast::RandomState;
-use hashbrown::HashTable;
-use hashbrown::hash_table::Entry;
 use localvpc_api::NatGatewayId;
 use localvpc_api::trace::Protocol;
+
+use crate::hash::Seed;
+use crate::memory::prefetch;
+use bitmap::{FIRST_PORT, PORTS};
+use destinations::{Destinations, Key};
 
 /// What the quota of 55,000 counts for: an address of a gateway towards a unique destination (NATGW-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -41,18 +45,18 @@ pub struct Destination {
 /// Ports in use, by destination. Shared by all workers.
 #[derive(Debug)]
 pub struct NatPorts {
-    hasher: RandomState,
+    seed: Seed,
     shards: Box<[Shard]>,
 }
 
 /// Some of the destinations. Aligned, so that two workers in two shards do not share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Shard(Mutex<HashTable<(Destination, Ports)>>);
+struct Shard(Mutex<Destinations>);
 
 impl Default for NatPorts {
     fn default() -> Self {
-        Self { hasher: RandomState::default(), shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self { seed: Seed::default(), shards: (0..SHARDS).map(|_| Shard::default()).collect() }
     }
 }
 
@@ -60,18 +64,19 @@ impl NatPorts {
     /// Connections per destination and address (NATGW-12).
     pub const QUOTA: u32 = 55_000;
 
-    /// Takes a random free port in 1024–65535 (NATGW-10, RFC 6056), or `None` if the quota is used up.
+    /// Takes a random free port in 1024–65535 (NATGW-10, RFC 6056), or `None` if the quota is used up. (And for IPv6: no such packet is carried.)
     ///
     /// `random` is uniform; the port is the first free one from a random start (RFC 6056 §3.3.1).
     pub fn reserve(&self, destination: &Destination, random: u64) -> Option<u16> {
         // The upper half scaled to the range: as uniform as 2³² over 64,512 can be, without a division.
         let start = FIRST_PORT + (((random >> 32) * u64::from(PORTS)) >> 32) as u16;
-        let hash = self.hasher.hash_one(destination);
+        let key = Key::of(destination)?;
+        let hash = self.hash(key);
         let mut shard = self.shard(hash);
-        match shard.entry(hash, |(key, _)| key == destination, |(key, _)| self.hasher.hash_one(key)) {
-            Entry::Occupied(mut entry) => entry.get_mut().1.take_from(start),
-            Entry::Vacant(entry) => {
-                entry.insert((*destination, Ports::Few(ArrayVec::from_iter([start]))));
+        match shard.find(key, hash) {
+            Some(at) => shard.take_from(at, start),
+            None => {
+                shard.insert(key, hash, start, |key| self.hash(key));
                 Some(start)
             }
         }
@@ -79,198 +84,57 @@ impl NatPorts {
 
     /// Gives a port back. Does nothing if it is not in use.
     pub fn release(&self, destination: &Destination, port: u16) {
-        let hash = self.hasher.hash_one(destination);
+        let Some(key) = Key::of(destination) else { return };
+        let hash = self.hash(key);
         let mut shard = self.shard(hash);
-        if let Ok(mut entry) = shard.find_entry(hash, |(key, _)| key == destination)
-            && entry.get_mut().1.give_back(port) == 0
+        if let Some(at) = shard.find(key, hash)
+            && shard.give_back(at, port, |key| self.hash(key)) == 0
         {
-            entry.remove();
+            shard.remove(at, |key| self.hash(key));
         }
     }
 
     /// Ports in use towards a destination.
     pub fn in_use(&self, destination: &Destination) -> u32 {
-        let hash = self.hasher.hash_one(destination);
-        self.shard(hash).find(hash, |(key, _)| key == destination).map_or(0, |(_, ports)| ports.count())
+        let Some(key) = Key::of(destination) else { return 0 };
+        let hash = self.hash(key);
+        let shard = self.shard(hash);
+        shard.find(key, hash).map_or(0, |at| shard.count(at))
     }
 
-    fn shard(&self, hash: u64) -> MutexGuard<'_, HashTable<(Destination, Ports)>> {
-        // The table uses the lowest bits for the place and the highest seven as a tag, so take some in between.
-        let at = (hash >> 48) as usize % SHARDS;
-        self.shards[at].0.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// The ports in use towards one destination.
-#[derive(Debug)]
-enum Ports {
-    /// In no order.
-    Few(ArrayVec<u16, FEW>),
-    /// In no order.
-    Some(Vec<u16>),
-    Many(Box<Bitmap>),
-}
-
-impl Ports {
-    fn count(&self) -> u32 {
-        match self {
-            Self::Few(list) => list.len() as u32,
-            Self::Some(list) => list.len() as u32,
-            Self::Many(bitmap) => bitmap.count,
+    /// Has the processor fetch what [`reserve`](Self::reserve) reads, unless somebody else is at it.
+    #[inline]
+    pub fn prefetch(&self, destination: &Destination) {
+        let Some(key) = Key::of(destination) else { return };
+        let hash = self.hash(key);
+        if let Ok(shard) = self.shard_of(hash).try_lock()
+            && let Some(place) = shard.place(hash)
+        {
+            prefetch(place);
         }
     }
 
-    /// Takes the first free port from `start` on, going round at the end.
-    fn take_from(&mut self, start: u16) -> Option<u16> {
-        match self {
-            Self::Few(list) if list.is_full() => *self = Self::Some(list.to_vec()),
-            Self::Some(list) if list.len() == SOME => *self = Self::Many(Bitmap::of(list)),
-            _ => {}
-        }
-        match self {
-            Self::Few(list) => {
-                let port = free_beside(list, start);
-                list.push(port);
-                Some(port)
-            }
-            Self::Some(list) => {
-                let port = free_beside(list, start);
-                list.push(port);
-                Some(port)
-            }
-            Self::Many(bitmap) => bitmap.take_from(start),
-        }
+    #[inline]
+    fn hash(&self, key: Key) -> u64 {
+        self.seed.hash(key.0)
     }
 
-    /// Gives a port back and tells how many are still in use.
-    fn give_back(&mut self, port: u16) -> u32 {
-        match self {
-            Self::Few(list) => {
-                if let Some(at) = list.iter().position(|taken| *taken == port) {
-                    list.swap_remove(at);
-                }
-            }
-            Self::Some(list) => {
-                if let Some(at) = list.iter().position(|taken| *taken == port) {
-                    list.swap_remove(at);
-                }
-                if list.len() <= FEW / 2 {
-                    *self = Self::Few(list.iter().copied().collect());
-                }
-            }
-            Self::Many(bitmap) => {
-                bitmap.give_back(port);
-                if bitmap.count as usize <= SOME / 2 {
-                    *self = Self::Some(bitmap.taken().collect());
-                }
-            }
-        }
-        self.count()
-    }
-}
-
-/// The first port from `start` on that is not in the list, at most [`SOME`] steps away.
-fn free_beside(list: &[u16], start: u16) -> u16 {
-    let mut port = start;
-    while list.contains(&port) {
-        port = port.checked_add(1).unwrap_or(FIRST_PORT);
-    }
-    port
-}
-
-/// A bit per port, and a bit per word of those that tells whether the word is full.
-#[derive(Debug)]
-struct Bitmap {
-    used: [u64; WORDS],
-    full: [u64; SUMMARY],
-    count: u32,
-}
-
-impl Bitmap {
-    fn of(taken: &[u16]) -> Box<Self> {
-        let mut bitmap = Box::new(Self { used: [0; WORDS], full: [0; SUMMARY], count: 0 });
-        // Words that do not exist have no room.
-        bitmap.full[SUMMARY - 1] = !0 << (WORDS % 64);
-        for port in taken {
-            bitmap.take(usize::from(port - FIRST_PORT));
-        }
-        bitmap
+    #[inline]
+    fn shard_of(&self, hash: u64) -> &Mutex<Destinations> {
+        // A shard uses the lowest bits.
+        &self.shards[(hash >> 48) as usize % SHARDS].0
     }
 
-    fn take_from(&mut self, start: u16) -> Option<u16> {
-        if self.count >= NatPorts::QUOTA {
-            return None;
-        }
-        let bit = self.free_from(usize::from(start - FIRST_PORT));
-        self.take(bit);
-        Some(FIRST_PORT + bit as u16)
-    }
-
-    /// The first free bit from `start` on, going round. There is one: the quota is below the number of ports.
-    fn free_from(&self, start: usize) -> usize {
-        let word = start / 64;
-        let free = !self.used[word] & (!0 << (start % 64));
-        let word = if free != 0 { return word * 64 + free.trailing_zeros() as usize } else { word + 1 };
-        // The rest of the summary word, the others, and the first part of this one again.
-        let mut room = self.full.get(word / 64).map_or(0, |full| !full & (!0 << (word % 64)));
-        let mut summary = word / 64 % SUMMARY;
-        while room == 0 {
-            summary = (summary + 1) % SUMMARY;
-            room = !self.full[summary];
-        }
-        let word = summary * 64 + room.trailing_zeros() as usize;
-        word * 64 + (!self.used[word]).trailing_zeros() as usize
-    }
-
-    fn take(&mut self, bit: usize) {
-        let word = &mut self.used[bit / 64];
-        *word |= 1 << (bit % 64);
-        if *word == !0 {
-            self.full[bit / 4096] |= 1 << (bit / 64 % 64);
-        }
-        self.count += 1;
-    }
-
-    fn give_back(&mut self, port: u16) {
-        let Some(bit) = port.checked_sub(FIRST_PORT).map(usize::from) else { return };
-        let word = &mut self.used[bit / 64];
-        if *word & (1 << (bit % 64)) != 0 {
-            *word &= !(1 << (bit % 64));
-            self.full[bit / 4096] &= !(1 << (bit / 64 % 64));
-            self.count -= 1;
-        }
-    }
-
-    fn taken(&self) -> impl Iterator<Item = u16> {
-        let not_0 = |word: u64| (word != 0).then_some(word);
-        let bits = (0..).zip(&self.used).flat_map(move |(word, &used)| {
-            std::iter::successors(not_0(used), move |rest| not_0(rest & (rest - 1)))
-                .map(move |rest| word * 64 + rest.trailing_zeros() as u16)
-        });
-        bits.map(|bit| FIRST_PORT + bit)
+    #[inline]
+    fn shard(&self, hash: u64) -> MutexGuard<'_, Destinations> {
+        self.shard_of(hash).lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Enough that two workers rarely meet; a power of two.
-const SHARDS: usize = 64;
+const SHARDS: usize = 256;
 
-/// NATGW-10.
-const FIRST_PORT: u16 = 1024;
-
-/// 1024 to 65535.
-const PORTS: u32 = 65_536 - FIRST_PORT as u32;
-
-/// Ports that fit beside the destination: the entry is one cache line and a bit.
-const FEW: usize = 8;
-
-/// Ports that a list holds: a scan of one or two cache lines.
-const SOME: usize = 64;
-
-const WORDS: usize = PORTS as usize / 64;
-
-const SUMMARY: usize = WORDS.div_ceil(64);
-
-const _: () = assert!(NatPorts::QUOTA < PORTS && PORTS.is_multiple_of(64) && SHARDS.is_power_of_two());
+const _: () = assert!(NatPorts::QUOTA < PORTS && SHARDS.is_power_of_two() && size_of::<Shard>() == 64);
 
 #[cfg(test)]
 mod tests {
@@ -305,13 +169,10 @@ mod tests {
     }
 
     fn form(ports: &NatPorts, destination: &Destination) -> &'static str {
-        let hash = ports.hasher.hash_one(destination);
-        match ports.shard(hash).find(hash, |(key, _)| key == destination) {
-            None => "none",
-            Some((_, Ports::Few(_))) => "few",
-            Some((_, Ports::Some(_))) => "some",
-            Some((_, Ports::Many(_))) => "many",
-        }
+        let key = Key::of(destination).unwrap();
+        let shard = ports.shard(ports.hash(key));
+        let Some(at) = shard.find(key, ports.hash(key)) else { return "none" };
+        shard.form(at)
     }
 
     /// NATGW-12: 55,000 to one destination, not one more, whatever happens at another; NATGW-10: all from 1024 up.
@@ -484,22 +345,6 @@ mod tests {
                 }
             }
             prop_assert_eq!(destinations(&ports), model.values().filter(|taken| !taken.is_empty()).count());
-        }
-
-        /// The bitmap alone, at any fill: it finds what a scan finds.
-        #[test]
-        fn a_bitmap_finds_the_next_free_port(
-            holes in prop::collection::vec(1024..=65_535u16, 9_600..10_000),
-            starts in prop::collection::vec(1024..=65_535u16, 200),
-        ) {
-            let holes: BTreeSet<u16> = holes.into_iter().collect();
-            let taken: Vec<u16> = (1024..=65_535).filter(|port| !holes.contains(port)).collect();
-            let bitmap = Bitmap::of(&taken);
-            prop_assert_eq!(bitmap.taken().collect::<Vec<_>>(), taken);
-            for start in starts {
-                let expected = holes.range(start..).chain(&holes).next().unwrap();
-                prop_assert_eq!(FIRST_PORT + bitmap.free_from(usize::from(start - FIRST_PORT)) as u16, *expected);
-            }
         }
     }
 
