@@ -10,6 +10,7 @@
 //! cargo test -p localvpc-benches                      # only: the hit path allocates nothing
 //! ```
 
+pub mod delays;
 pub mod prefixes;
 pub mod scenes;
 

@@ -14,7 +14,7 @@ use localvpc_engine::tables::rules::{AclRules, RuleSet, Selector};
 use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::{craft, lab};
 use localvpc_engine::worker::Verdict;
-use localvpc_engine::{BatchPacket, Limits, Worker};
+use localvpc_engine::{BatchPacket, Limits, State, Tables, Time, Worker};
 
 /// SplitMix64.
 pub struct Random(pub u64);
@@ -99,13 +99,15 @@ pub fn rule_packets() -> Cycle<(IpAddr, Selector)> {
     })
 }
 
-fn traffic(random: &mut Random) -> Traffic {
+/// TCP or UDP to some ports.
+pub fn traffic(random: &mut Random) -> Traffic {
     let from = random.below(1 << 16) as u16;
     let ports = PortRange { from, to: from.saturating_add(random.below(100) as u16) };
     if random.below(4) == 0 { Traffic::Udp(ports) } else { Traffic::Tcp(ports) }
 }
 
-fn cidr(random: &mut Random) -> IpNet {
+/// Some addresses of 10.0.0.0/16.
+pub fn cidr(random: &mut Random) -> IpNet {
     let address = Ipv4Addr::from(0x0a00_0000 | random.below(1 << 16));
     Ipv4Net::new_assert(address, 24 + random.below(9) as u8).trunc().into()
 }
@@ -237,18 +239,20 @@ impl Connections {
 
     /// The same for a batch of at most [`MAX_BATCH`], of connections that `choose` names.
     #[inline]
-    pub fn forward_batch(&mut self, size: usize, mut choose: impl FnMut() -> u32) {
-        self.numbers.clear();
-        self.numbers.extend((0..size).map(|_| choose()));
-        for (number, buffer) in self.numbers.iter().zip(&mut self.buffers) {
-            write_segment(&self.template, *number, buffer);
-        }
-        let mut batch: arrayvec::ArrayVec<BatchPacket<'_>, MAX_BATCH> = self.buffers[..size]
-            .iter_mut()
-            .map(|buffer| BatchPacket::new(lab::APP.1, buffer, Offload::default()))
-            .collect();
-        let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
-        workers[0].forward_batch(tables, state, &mut batch, *now);
+    pub fn forward_batch(&mut self, size: usize, choose: impl FnMut() -> u32) {
+        let (mut lane, Beside { tables, state, now, .. }) = self.lane();
+        lane.forward_batch(tables, state, now, size, choose);
+    }
+
+    /// What forwards, apart from what it forwards with: so that somebody else may use that at the same time.
+    #[inline]
+    pub fn lane(&mut self) -> (Lane<'_>, Beside<'_>) {
+        let Self { fabric, template, buffers, numbers } = self;
+        let Fabric { workers, tables, state, rows, now, .. } = fabric;
+        (
+            Lane { worker: &mut workers[0], template, buffers, numbers },
+            Beside { tables, state, rows, now: *now },
+        )
     }
 
     /// Flows in the cache.
@@ -260,6 +264,54 @@ impl Connections {
     pub fn hits_and_walks(&self) -> (u64, u64) {
         let counters = self.fabric.workers[0].counters();
         (counters.cache_hits.value(), counters.walks.value())
+    }
+}
+
+/// A worker with packets of connections.
+pub struct Lane<'a> {
+    worker: &'a mut Worker,
+    template: &'a [u8; SEGMENT],
+    buffers: &'a mut Vec<[u8; SEGMENT]>,
+    numbers: &'a mut Vec<u32>,
+}
+
+/// What a [`Lane`] forwards with.
+pub struct Beside<'a> {
+    /// Compiled.
+    pub tables: &'a Tables,
+    /// Its connections and leases.
+    pub state: &'a State,
+    /// What the tables were compiled from.
+    pub rows: &'a localvpc_api::Tables,
+    /// The time.
+    pub now: Time,
+}
+
+impl Lane<'_> {
+    /// Forwards a segment each of connections that `choose` names, at most [`MAX_BATCH`]; says how many left by the internet's link.
+    #[inline]
+    pub fn forward_batch(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        now: Time,
+        size: usize,
+        mut choose: impl FnMut() -> u32,
+    ) -> usize {
+        self.numbers.clear();
+        self.numbers.extend((0..size).map(|_| choose()));
+        for (number, buffer) in self.numbers.iter().zip(&mut *self.buffers) {
+            write_segment(self.template, *number, buffer);
+        }
+        let mut batch: arrayvec::ArrayVec<BatchPacket<'_>, MAX_BATCH> = self.buffers[..size]
+            .iter_mut()
+            .map(|buffer| BatchPacket::new(lab::APP.1, buffer, Offload::default()))
+            .collect();
+        self.worker.forward_batch(tables, state, &mut batch, now);
+        let left = |packet: &&BatchPacket<'_>| {
+            matches!(packet.verdict, Some(Verdict::Forward { link: lab::INTERNET, .. }))
+        };
+        batch.iter().filter(left).count()
     }
 }
 
@@ -351,6 +403,8 @@ fn fabric(flows: usize, connections: u32) -> Fabric {
     }
     for eni in &mut rows.enis {
         eni.max_connections = u32::MAX;
+        // As long as a lease at the NAT gateway, so that both idle out together.
+        eni.tracking.tcp_established_ms = 350_000;
     }
     let room = connections.max(1 << 17);
     let limits = Limits { connections: room, leases: room };

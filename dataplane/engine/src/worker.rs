@@ -4,6 +4,7 @@ mod batch;
 mod fragments;
 mod outbox;
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use localvpc_api::trace::Direction;
@@ -71,8 +72,8 @@ pub struct Worker {
     answer: Vec<u8>,
     outbox: outbox::Outbox,
     icmp_errors: TokenBucket,
-    /// The last that a packet went out through: the next will likely do so, too.
-    last_nat_gateway: Option<NatGatewayId>,
+    /// The last that a packet went out through, and its address: the next will likely do so, too.
+    last_nat_gateway: Option<(NatGatewayId, IpAddr)>,
 }
 
 /// Counters of a worker; read by anyone.
@@ -247,7 +248,8 @@ impl Worker {
             Ok(accepted) => {
                 accepted.rewrite(bytes, packet);
                 if let Some((nat_gateway, Direction::Outbound)) = accepted.nat_gateways.first() {
-                    self.last_nat_gateway = Some(tables.nat_gateway(*nat_gateway).id);
+                    let gateway = tables.nat_gateway(*nat_gateway);
+                    self.last_nat_gateway = gateway.addresses.first().map(|address| (gateway.id, *address));
                 }
                 if !packet.dont_fragment {
                     identify(state, bytes, packet, &accepted.nat_gateways);

@@ -143,7 +143,8 @@ impl Activities {
         Self {
             lines: Zeroed::new(capacity as usize),
             fresh: AtomicU32::new(0),
-            returned: Mutex::default(),
+            // It never grows, which would take long while others wait for it.
+            returned: Mutex::new(Vec::with_capacity(capacity as usize)),
             waiting: AtomicU32::new(0),
         }
     }

@@ -12,6 +12,7 @@ use crate::flow::Place;
 use crate::packet::Offload;
 use crate::state::State;
 use crate::state::leases::InsideKey;
+use crate::state::nat_ports::Destination;
 use crate::tables::Tables;
 
 /// A packet of a batch.
@@ -103,7 +104,7 @@ impl Worker {
         self.pending.packets += group.len() as u64;
     }
 
-    /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection and its lease.
+    /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection, its lease and a port.
     fn foresee(&self, tables: &Tables, state: &State, from: LinkId, bytes: &[u8]) -> Option<()> {
         let head: &[u8; 24] = bytes.first_chunk()?;
         let [eni] = tables.links.get(&from)?.enis.as_slice() else { return None };
@@ -118,8 +119,16 @@ impl Worker {
         };
         let connection = state.connections.place(tables.eni(*eni).id, &tuple, Direction::Outbound)?;
         state.connections.prefetch(&connection);
-        let lease = state.leases.inside(&InsideKey { nat_gateway: self.last_nat_gateway?, tuple })?;
+        let (nat_gateway, address) = self.last_nat_gateway?;
+        let lease = state.leases.inside(&InsideKey { nat_gateway, tuple })?;
         state.leases.prefetch_inside(&lease);
+        state.leases.ports.prefetch(&Destination {
+            nat_gateway,
+            address,
+            remote: tuple.destination,
+            remote_port: tuple.destination_port,
+            protocol: tuple.protocol,
+        });
         Some(())
     }
 }
