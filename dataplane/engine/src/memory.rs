@@ -18,7 +18,7 @@ use zerocopy::FromZeros;
 pub struct Zeroed<T> {
     first: NonNull<T>,
     count: usize,
-    _mapping: Option<Mapping>,
+    mapping: Option<Mapping>,
     owns: PhantomData<T>,
 }
 
@@ -37,7 +37,17 @@ impl<T: FromZeros> Zeroed<T> {
         let bytes = count.checked_mul(size_of::<T>()).expect("a table smaller than the address space");
         let mapping = (bytes > 0).then(|| Mapping::new(bytes));
         let first = mapping.as_ref().map_or(NonNull::dangling(), |mapping| mapping.start.cast());
-        Self { first, count, _mapping: mapping, owns: PhantomData }
+        Self { first, count, mapping, owns: PhantomData }
+    }
+}
+
+impl<T> Zeroed<T> {
+    /// Has the kernel give all of the memory now, so that nobody waits for a page later. Where it cannot, it does so at the first use, as always.
+    pub fn populate(&mut self) {
+        if let Some(Mapping { start, used, .. }) = &self.mapping {
+            // SAFETY: the range lies within the mapping, and what it holds stays as it is.
+            let _ = unsafe { madvise(start.as_ptr().cast(), *used, Advice::LinuxPopulateWrite) };
+        }
     }
 }
 
@@ -67,6 +77,8 @@ struct Mapping {
     length: usize,
     /// Where what was asked for begins: at a huge page, if it is large.
     start: NonNull<u8>,
+    /// Bytes from there on, in whole pages.
+    used: usize,
 }
 
 impl Mapping {
@@ -88,7 +100,7 @@ impl Mapping {
             // A system that does not take it is only slower.
             let _ = unsafe { madvise(start.as_ptr().cast(), used, Advice::LinuxHugepage) };
         }
-        Self { whole, length, start }
+        Self { whole, length, start, used }
     }
 }
 
@@ -130,6 +142,8 @@ mod tests {
         prefetch(&table[1 << 20]);
         assert_eq!((table[1 << 20], table.len()), (7, 3 << 20));
         assert!(Zeroed::<u64>::new(0).is_empty());
+        table.populate();
+        assert_eq!((table[1 << 20], table[0]), (7, 0));
         let mut small = Zeroed::<u32>::new(5);
         small[4] = 9;
         assert_eq!(*small, [0, 0, 0, 0, 9]);

@@ -149,6 +149,11 @@ impl Activities {
         }
     }
 
+    /// Has the kernel give all of its memory now.
+    pub fn populate(&mut self) {
+        self.lines.populate();
+    }
+
     /// Gives a line out, or `None` if all are in use. It counts `packet` as its first.
     pub fn start(
         &self,

@@ -105,6 +105,12 @@ impl Connections {
         }
     }
 
+    /// Has the kernel give all of its memory now.
+    pub fn populate(&mut self) {
+        self.index.populate();
+        self.activities.populate();
+    }
+
     /// Where the connection of a packet with this tuple is found; `None` if it is not IPv4: no such packet is carried.
     #[inline]
     pub fn place(&self, eni: EniId, tuple: &Tuple, direction: Direction) -> Option<Place> {

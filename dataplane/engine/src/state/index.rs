@@ -75,6 +75,11 @@ impl Index {
         Self { buckets: Zeroed::new(buckets), stripes: (0..STRIPES).map(|_| Stripe::default()).collect() }
     }
 
+    /// Has the kernel give all of its memory now.
+    pub fn populate(&mut self) {
+        self.buckets.populate();
+    }
+
     /// Excludes other writers of keys with this hash, and some others.
     #[inline]
     pub fn lock(&self, hash: u64) -> Locked<'_> {

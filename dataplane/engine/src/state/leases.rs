@@ -143,6 +143,13 @@ impl Leases {
         }
     }
 
+    /// Has the kernel give all of its memory now.
+    pub fn populate(&mut self) {
+        self.inside.populate();
+        self.outside.populate();
+        self.activities.populate();
+    }
+
     /// Where the lease of a connection from inside is found. ICMP echo: the identifier as source port, 0 as destination port.
     /// `None` if it is not IPv4: no such packet is carried.
     #[inline]
