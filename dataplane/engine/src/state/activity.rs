@@ -387,12 +387,6 @@ impl Activity {
         self.hot.timeout.store(Timeouts { new, established }.of(self.state()), Relaxed);
     }
 
-    /// What is known of a TCP connection.
-    pub fn connection(&self) -> Option<Connection> {
-        let state = self.hot.state.load(Relaxed);
-        (state != BY_TRAFFIC).then(|| stored::load(state, &self.hot.streams, &self.cold.beginnings))
-    }
-
     /// Opening and closed connections are not: what comes next may open them, or show that they live.
     #[inline]
     fn is_steady(&self) -> bool {
