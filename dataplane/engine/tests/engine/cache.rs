@@ -20,7 +20,9 @@ fn flows_that_share_a_tag_are_kept_apart() {
     let mut net = Fabric::with_workers(tables, vec![worker], Limits { connections: 1 << 17, leases: 16 });
     // So many flows meet one with their tag about nine times: 40,000 · 15 / 65,536.
     for ports in (1..=40_000_u16).collect::<Vec<_>>().chunks(32) {
-        let far = |port: &u16| if port % 2 == 0 { (DB.1, "10.0.2.30:53") } else { (WEB.1, "10.0.1.10:53") };
+        let far = |port: &u16| {
+            if port.is_multiple_of(2) { (DB.1, "10.0.2.30:53") } else { (WEB.1, "10.0.1.10:53") }
+        };
         let packet = |port: &u16| udp(format!("10.0.2.20:{port}").as_str(), far(port).1, b"whose?");
         let batch = ports.iter().map(|port| (APP.1, packet(port), Offload::default())).collect();
         for (outcome, port) in net.offer_batch(0, batch).into_iter().zip(ports) {
