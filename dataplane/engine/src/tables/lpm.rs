@@ -1,7 +1,7 @@
 //! Finds the longest prefix that contains an address.
 //!
 //! Prefixes nest or are disjoint, so they cut the addresses into at most twice as
-//! many [intervals](super::intervals), each with one longest prefix: a lookup finds the interval.
+//! many intervals, each with one longest prefix: a lookup finds the interval.
 //! `benches/lpm.rs` compares this with the crates that do the same.
 
 use std::cmp::Reverse;
