@@ -65,14 +65,21 @@ pub struct Allowance {
 
 #[derive(Debug, Default)]
 struct HalfOpen {
+    /// Those that tidying has come by and found half-open: older than all of `noted`. Empty while nothing is tidied.
+    kept: VecDeque<Ref>,
     /// Oldest first. Some have become established, or have ended, since they were noted.
     noted: VecDeque<Ref>,
-    /// The length at which those are dropped.
+    /// The length at which tidying begins.
     tidy_at: usize,
+    tidying: bool,
 }
 
 /// Below this length tidying is not worth it.
 const TIDY_FROM: usize = 1024;
+
+/// Connections that are looked at for each new one while the list is tidied: more than one, so that it comes to an end, and no more
+/// than a packet can wait for.
+const TIDY_STEP: usize = 2;
 
 impl Allowance {
     /// Connections tracked now.
@@ -109,28 +116,83 @@ impl Allowance {
         self.give_back();
     }
 
-    /// Notes a new half-open connection. `is_half_open` tells which of the others still are: it is asked so rarely that
-    /// a connection costs two questions on average.
+    /// Notes a new half-open connection. `is_half_open` tells which of the others still are: it is asked about
+    /// few of them at a time.
     pub fn note_half_open(&self, activity: Ref, is_half_open: impl Fn(Ref) -> bool) {
         let mut half_open = self.lock();
         half_open.noted.push_back(activity);
-        if half_open.noted.len() >= half_open.tidy_at.max(TIDY_FROM) {
-            half_open.noted.retain(|activity| is_half_open(*activity));
-            half_open.tidy_at = 2 * half_open.noted.len();
-        }
+        half_open.tidy(is_half_open);
     }
 
     /// Takes out the connection that was noted first and may still be half-open.
     pub fn take_oldest(&self) -> Option<Ref> {
-        self.lock().noted.pop_front()
+        let mut half_open = self.lock();
+        half_open.kept.pop_front().or_else(|| half_open.noted.pop_front())
     }
 
     /// Whether any connection is half-open.
     pub fn has_half_open(&self, is_half_open: impl Fn(Ref) -> bool) -> bool {
-        self.lock().noted.iter().any(|activity| is_half_open(*activity))
+        let half_open = self.lock();
+        half_open.kept.iter().chain(&half_open.noted).any(|activity| is_half_open(*activity))
     }
 
     fn lock(&self) -> MutexGuard<'_, HalfOpen> {
         self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl HalfOpen {
+    /// Drops what is no longer half-open, a step at a time once the list is long.
+    fn tidy(&mut self, is_half_open: impl Fn(Ref) -> bool) {
+        self.tidying |= self.noted.len() >= self.tidy_at.max(TIDY_FROM);
+        if !self.tidying {
+            return;
+        }
+        for _ in 0..TIDY_STEP {
+            if let Some(oldest) = self.noted.pop_front()
+                && is_half_open(oldest)
+            {
+                self.kept.push_back(oldest);
+            }
+        }
+        if self.noted.is_empty() {
+            std::mem::swap(&mut self.kept, &mut self.noted);
+            self.tidying = false;
+            self.tidy_at = 2 * self.noted.len();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn noted(allowance: &Allowance) -> Vec<u32> {
+        std::iter::from_fn(|| allowance.take_oldest()).map(|activity| activity.slot).collect()
+    }
+
+    #[test]
+    fn the_list_of_half_open_connections_keeps_its_order_and_stays_short() {
+        let allowance = Allowance::default();
+        let reference = |slot| Ref { slot, version: 0 };
+        // Every hundredth stays half-open.
+        let is_half_open = |activity: Ref| activity.slot.is_multiple_of(100);
+        let (mut longest, questions) = (0, std::cell::Cell::new(0));
+        for slot in 1..=100_000 {
+            let before = questions.get();
+            allowance.note_half_open(reference(slot), |activity| {
+                questions.set(questions.get() + 1);
+                is_half_open(activity)
+            });
+            assert!(questions.get() <= before + TIDY_STEP, "a packet waits for no more than that");
+            let half_open = allowance.lock();
+            longest = longest.max(half_open.kept.len() + half_open.noted.len());
+        }
+        assert!(longest < 5_000, "{longest}");
+        assert!(allowance.has_half_open(is_half_open) && !allowance.has_half_open(|_| false));
+        let all = noted(&allowance);
+        assert!(all.is_sorted(), "the oldest goes first");
+        let stayed: Vec<u32> = all.into_iter().filter(|slot| slot.is_multiple_of(100)).collect();
+        assert_eq!(stayed, (1..=1000).map(|at| at * 100).collect::<Vec<_>>(), "none is lost");
     }
 }
