@@ -239,7 +239,7 @@ vpcs:
       public:  [ {{ to: 0.0.0.0/0, via: igw }} ]
       private: [ {{ to: 0.0.0.0/0, via: nat }} ]
     nat_gateways:
-      nat: {{ subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }}
+      nat: {{ subnet: public, ip: 10.0.1.100, eip: [{NAT_ADDRESSES}] }}
     network_acls:
       guard:
         inbound:
@@ -257,6 +257,10 @@ vpcs:
         )
     }
 }
+
+/// So many, because each has 55,000 ports to a destination (NATGW-12), and each port is held for minutes after its connection has closed
+/// (NATGW-14): one address would soon have none for the connections of a measurement.
+const NAT_ADDRESSES: &str = "203.0.113.20, 203.0.113.21, 203.0.113.22, 203.0.113.23, 203.0.113.24, 203.0.113.25, 203.0.113.26, 203.0.113.27";
 
 /// Of both instances of a pair. The router's address and the like are below 10.
 fn addresses(pair: usize) -> [Ipv4Addr; 2] {
