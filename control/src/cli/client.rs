@@ -6,6 +6,7 @@ use http_body_util::{BodyExt, Full};
 use hyper::body::{Bytes, Incoming};
 use hyper::{Method, Request, Response};
 use hyper_util::rt::TokioIo;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::PidfdFlags;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -55,6 +56,15 @@ impl Client {
         let daemon = std::os::unix::net::UnixStream::connect(self.run_dir.control_socket()).ok()?;
         let pid = rustix::net::sockopt::socket_peercred(&daemon).ok()?.pid;
         rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()
+    }
+
+    /// Whether the daemon was being killed when it was found: its socket still took connections, but nobody answers, and then
+    /// its process ends.
+    pub fn is_dying(&self) -> bool {
+        let daemon = self.process();
+        let silent =
+            matches!(self.ask::<serde::de::IgnoredAny>("/v1/status"), Err(Failure::Conversation { .. }));
+        silent && has_ended(daemon)
     }
 
     /// `GET path`.
@@ -195,4 +205,13 @@ impl Client {
         let reason = innermost.unwrap_or(error).to_string();
         Failure::Conversation { lab: self.lab().to_owned(), reason }
     }
+}
+
+/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 5 s;
+/// everything else is gone already, so a daemon that is slow to end is no failure.
+pub fn has_ended(daemon: Option<OwnedFd>) -> bool {
+    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
+    daemon.is_none_or(|daemon| {
+        matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
+    })
 }

@@ -1,11 +1,8 @@
 //! `localvpc down`: take a lab down, all of it.
 
-use std::os::fd::OwnedFd;
 use std::process::ExitCode;
 
-use rustix::event::{PollFd, PollFlags, Timespec, poll};
-
-use super::client::Client;
+use super::client::{Client, has_ended};
 use super::{Failure, Format, Global, is_root, lab, output};
 use crate::host::{self, RunDir, teardown::Teardown};
 
@@ -47,15 +44,6 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
         }
         Err(failure) => Err(failure),
     }
-}
-
-/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 5 s;
-/// everything else is gone already, so a daemon that is slow to end is no failure.
-fn has_ended(daemon: Option<OwnedFd>) -> bool {
-    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
-    daemon.is_none_or(|daemon| {
-        matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
-    })
 }
 
 /// Removes what a lab without a daemon has left.

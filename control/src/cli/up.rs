@@ -59,7 +59,11 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
     }
     let run_dir = RunDir::of(&model.lab)?;
     let request = ApplyRequest { poll: args.poll, merge: args.merge, ..document.request() };
-    match lab::daemon(&run_dir) {
+    let daemon = match lab::daemon(&run_dir) {
+        Daemon::Running if Client::new(run_dir.clone())?.is_dying() => Daemon::Absent,
+        daemon => daemon,
+    };
+    match daemon {
         Daemon::NoAccess if args.dry_run => Err(Failure::NoAccessForDryRun { lab: model.lab }),
         Daemon::NoAccess => Err(Failure::NoAccess { lab: model.lab }),
         Daemon::Running if args.dry_run => {
