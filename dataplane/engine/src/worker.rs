@@ -540,7 +540,7 @@ fn nat_gateways(effects: &Effects<'_>) -> NatGateways {
         .iter()
         .filter_map(|effect| match effect {
             Effect::Lease { nat_gateway, direction, .. } => Some((*nat_gateway, *direction)),
-            Effect::NewLease { nat_gateway, .. } => {
+            Effect::NewLease { nat_gateway, .. } | Effect::Reopen { nat_gateway, .. } => {
                 Some((*nat_gateway, localvpc_api::trace::Direction::Outbound))
             }
             _ => None,

@@ -5,6 +5,8 @@
 //! the sender's ENI only if the receiver's side accepted the packet too. AWS does not
 //! document this case; nothing but the number of connections depends on it.
 
+use std::net::IpAddr;
+
 use arrayvec::ArrayVec;
 use localvpc_api::DiscardReason;
 use localvpc_api::report::ConnectionState;
@@ -66,6 +68,17 @@ pub enum Effect<'a> {
         new: NewLease,
         /// The port that was taken for it.
         reservation: PortReservation<'a>,
+    },
+    /// A NAT gateway translates a connection that begins anew on the tuple of one that has closed, as it translated that one.
+    Reopen {
+        /// The gateway.
+        nat_gateway: NatGatewayIndex,
+        /// The connection as it comes from inside.
+        place: Place,
+        /// The lease of the one that has closed.
+        activity: Ref,
+        /// Which of the gateway's addresses that has.
+        address: IpAddr,
     },
     /// An ICMP error passes a NAT gateway: it is counted and changes nothing (RFC 5508 REQ-6).
     Relate {
@@ -199,10 +212,7 @@ impl<'a> Effects<'a> {
                     match state.leases.lease(new, reservation, addresses, idle, packet, now) {
                         Ok(activity) => {
                             made.push(Made::Lease(activity));
-                            if let Kind::Tcp(_) = packet.kind {
-                                gateway.metrics.slot(worker).connection_attempts.add(1);
-                            }
-                            count(tables, *nat_gateway, Direction::Outbound, packet, worker);
+                            count_first(tables, *nat_gateway, packet, worker);
                             dependencies.push(Dependency::Lease(activity, Direction::Outbound));
                         }
                         Err(not) => {
@@ -213,6 +223,15 @@ impl<'a> Effects<'a> {
                             });
                         }
                     }
+                }
+                Effect::Reopen { nat_gateway, place, activity, .. } => {
+                    let idle = tables.nat_gateway(*nat_gateway).idle_timeout_ms;
+                    let Some(activity) = state.leases.reopen(place, *activity, idle, packet, now) else {
+                        undo(state, &made);
+                        return Err(NotCommitted::Raced);
+                    };
+                    count_first(tables, *nat_gateway, packet, worker);
+                    dependencies.push(Dependency::Lease(activity, Direction::Outbound));
                 }
                 &mut Effect::Lease { activity, nat_gateway, direction } => {
                     if let Some(live) = state.leases.activities.live(activity, now)
@@ -235,7 +254,8 @@ impl<'a> Effects<'a> {
 
 fn pass_nat_gateway(effects: &[Effect<'_>]) -> bool {
     let nat = |effect: &Effect<'_>| {
-        matches!(effect, Effect::Lease { .. } | Effect::NewLease { .. } | Effect::Relate { .. })
+        use Effect::*;
+        matches!(effect, Lease { .. } | NewLease { .. } | Reopen { .. } | Relate { .. })
     };
     effects.iter().any(nat)
 }
@@ -283,7 +303,7 @@ pub fn count_refused(
             {
                 count(tables, *nat_gateway, *direction, packet, worker);
             }
-            Effect::NewLease { nat_gateway, .. } => {
+            Effect::NewLease { nat_gateway, .. } | Effect::Reopen { nat_gateway, .. } => {
                 count(tables, *nat_gateway, Direction::Outbound, packet, worker);
             }
             _ => {}
@@ -293,6 +313,14 @@ pub fn count_refused(
         let slot = tables.nat_gateway(nat_gateway).metrics.slot(worker);
         slot.refused[direction as usize].add(packet.segments, packet.length);
     }
+}
+
+/// Counts the packet that begins a connection through a NAT gateway.
+fn count_first(tables: &Tables, at: NatGatewayIndex, packet: &Packet, worker: usize) {
+    if let Kind::Tcp(_) = packet.kind {
+        tables.nat_gateway(at).metrics.slot(worker).connection_attempts.add(1);
+    }
+    count(tables, at, Direction::Outbound, packet, worker);
 }
 
 /// Counts a packet at a NAT gateway.
@@ -333,5 +361,35 @@ impl Walk<'_> {
             }
             _ => None,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::packet::{Offload, TcpFacts, parse};
+    use crate::testing::fabric::Fabric;
+    use crate::testing::{craft, lab};
+
+    #[test]
+    fn of_two_workers_that_reopen_a_connection_one_walks_again() {
+        let (from, to) = ("10.0.2.20:2000", "203.0.113.5:443");
+        let mut fabric = Fabric::new(lab::tables());
+        for flags in [TcpFacts::SYN, TcpFacts::RST] {
+            fabric.send(lab::APP.1, craft::tcp(flags, from, to));
+        }
+        let syn = parse(&craft::tcp(TcpFacts::SYN, from, to), Offload::default()).unwrap();
+        let mut walks = [0, 1].map(|_| {
+            let mut walk = Walk::new(&syn, fabric.now, 0);
+            let at = crate::pipeline::admit(&fabric.tables, lab::APP.1, &mut walk, &mut ()).unwrap();
+            crate::pipeline::walk(&fabric.tables, &fabric.state, at, &mut walk, &mut ()).unwrap();
+            walk
+        });
+        let [first, second] = walks
+            .each_mut()
+            .map(|walk| walk.effects.commit(&fabric.tables, &fabric.state, &syn, 0, fabric.now));
+        assert!(first.is_ok());
+        assert_eq!(second, Err(NotCommitted::Raced));
+        assert_eq!(fabric.state.leases.len(), 1, "and the first one's lease stays");
     }
 }

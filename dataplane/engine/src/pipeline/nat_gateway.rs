@@ -12,7 +12,8 @@
 //! nobody inside has asked: what the gateway does not forward ends at it (RFC 1812 §5.3.1). A TCP segment
 //! from inside on a connection that it does not know (any more) is answered with RST (NATGW-22).
 //!
-//! Reads leases; reserves a port; proposes to make or refresh a lease. Of several addresses
+//! Reads leases; reserves a port; proposes to make or refresh a lease. A connection on the tuple of a closed one keeps that one's
+//! port, so that nobody else gets it for a minute (NATGW-14). Of several addresses
 //! a source keeps to one while that has ports (RFC 4787 REQ-2; AWS leaves it open, NATGW-16).
 
 use std::hash::{BuildHasher, Hash};
@@ -146,18 +147,17 @@ fn outward<'a>(
     let place = state.leases.inside(&key).ok_or(DiscardReason::NotIpv4)?;
     let absence = state.leases.absence(&place);
     let vacancy = match state.leases.from_inside(&place, walk.now) {
-        Found::Live(activity, translation, line)
-            if !crate::state::reopens(walk.packet, line)
-                // An address that was taken away took its connections along (NATGW-47).
-                && gateway.addresses.contains(&translation.address) =>
-        {
-            walk.effects.propose(Effect::Lease {
-                activity,
-                nat_gateway: at,
-                direction: Direction::Outbound,
+        // An address that was taken away took its connections along (NATGW-47).
+        Found::Live(activity, translation, line) if gateway.addresses.contains(&translation.address) => {
+            let reopens = crate::state::reopens(walk.packet, line);
+            walk.effects.propose(if reopens {
+                // Another port would leave this one to others while the far end still remembers the connection (NATGW-14).
+                Effect::Reopen { nat_gateway: at, place, activity, address: translation.address }
+            } else {
+                Effect::Lease { activity, nat_gateway: at, direction: Direction::Outbound }
             })?;
             walk.translate_source(translation.address, Some(translation.port));
-            return Ok(Known::Established);
+            return Ok(if reopens { Known::New } else { Known::Established });
         }
         Found::Nothing => Some(absence),
         Found::Live(..) | Found::Ended => None,

@@ -22,6 +22,7 @@ use crate::state::State;
 use crate::state::conntrack::{self, NewConnection};
 use crate::state::leases::{self, InsideKey, NewLease, PortReservation};
 use crate::state::nat_ports::Destination;
+use crate::state::place::Place;
 use crate::state::reopens;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
@@ -159,9 +160,18 @@ impl Shortcuts {
                     let absence = state.leases.absence(&place);
                     let vacancy = match state.leases.from_inside(&place, walk.now) {
                         leases::Found::Nothing => Some(absence),
-                        // Also one of an address that the gateway has no more: the stage knows.
-                        leases::Found::Live(_, _, line) if !reopens(walk.packet, line) => return None,
-                        _ => None,
+                        leases::Found::Ended => None,
+                        leases::Found::Live(activity, known, line) => {
+                            // Also where it has another address of the gateway, or one that this has no more: the stage knows.
+                            if known.address != address || !reopens(walk.packet, line) {
+                                return None;
+                            }
+                            walk.tuple.source_port = known.port;
+                            walk.effects
+                                .propose(Effect::Reopen { nat_gateway, place, activity, address })
+                                .ok()?;
+                            continue;
+                        }
                     };
                     let destination = Destination {
                         nat_gateway: id,
@@ -256,18 +266,24 @@ fn legs(tables: &Tables, walk: &Walk<'_>) -> Option<ArrayVec<Leg, LEGS>> {
             }
             Effect::NewLease { nat_gateway, new, reservation } if !leased => {
                 leased = true;
-                let (address, tuple) = (reservation.translation().address, new.place.tuple());
-                // Another one only while this has no ports.
-                if address != preferred_address(tables.nat_gateway(*nat_gateway), tuple.source) {
-                    return None;
-                }
-                Leg::Lease { nat_gateway: *nat_gateway, address, at: addresses(&tuple) }
+                lease(tables, *nat_gateway, &new.place, reservation.translation().address)?
+            }
+            Effect::Reopen { nat_gateway, place, address, .. } if !leased => {
+                leased = true;
+                lease(tables, *nat_gateway, place, *address)?
             }
             _ => return None,
         };
         legs.try_push(leg).ok()?;
     }
     Some(legs)
+}
+
+/// `None` if it has another than the preferred address, which is so only while that has no ports.
+fn lease(tables: &Tables, nat_gateway: NatGatewayIndex, place: &Place, address: IpAddr) -> Option<Leg> {
+    let tuple = place.tuple();
+    let preferred = preferred_address(tables.nat_gateway(nat_gateway), tuple.source);
+    (address == preferred).then(|| Leg::Lease { nat_gateway, address, at: addresses(&tuple) })
 }
 
 fn addresses(tuple: &Tuple) -> Addresses {
@@ -397,6 +413,29 @@ mod tests {
         assert!(taken(&shortcuts, &fabric));
         shortcuts.turn_to(Generation(fabric.tables.generation.0 + 1));
         assert!(!taken(&shortcuts, &fabric));
+    }
+
+    #[test]
+    fn a_closed_connection_that_is_opened_again_keeps_its_translation() {
+        let mut fabric = fabric();
+        let (link, from, to) = (lab::APP.1, "10.0.2.20", "203.0.113.5:443");
+        let next = syn("10.0.2.20:2000", to);
+        for flags in [TcpFacts::SYN, TcpFacts::RST] {
+            fabric.send_on(0, link, craft::tcp(flags, "10.0.2.20:2000", to), Offload::default());
+        }
+        let mut walked = walk(&next);
+        let out = by_stages(&fabric, link, &mut walked);
+        let reopens = |effect: &Effect<'_>| matches!(effect, Effect::Reopen { .. });
+        assert!(walked.effects.as_slice().iter().any(reopens), "{walked:?}");
+        // As others remember it, and as it is remembered itself.
+        let mut own = Shortcuts::new(1);
+        own.turn_to(fabric.tables.generation);
+        own.remember(&fabric.tables, link, out, &walked);
+        for shortcuts in [after_one(&fabric, link, from, to), own] {
+            let mut taken = walk(&next);
+            assert_eq!(shortcuts.take(&fabric.tables, &fabric.state, link, &mut taken), Some(out));
+            assert_eq!(outcome(out, &taken), outcome(out, &walked));
+        }
     }
 
     #[test]

@@ -213,11 +213,6 @@ impl Leases {
         packet: &Packet,
         now: Time,
     ) -> Result<Ref, NotLeased> {
-        let idle = saturate(idle_timeout_ms);
-        let timeouts = Timeouts {
-            new: if new.place.protocol() == Protocol::TCP { idle.min(TCP_TRANSITORY_MS) } else { idle },
-            established: idle,
-        };
         // Nothing else is carried yet.
         let IpAddr::V4(address) = reservation.key.destination.address else { return Err(NotLeased::Full) };
         let label = new.place.label(u32::from(reservation.key.port) << PORT, address.into());
@@ -227,13 +222,13 @@ impl Leases {
             _ => self.search(&new.place),
         };
         if let Some((old, known)) = known {
-            let activity = self.activities.line(old);
             let usable = addresses.contains(&translation(&known).address);
-            if usable && !activity.expired(now) && !super::reopens(packet, activity) {
+            if usable && !self.activities.line(old).expired(now) {
                 return Err(NotLeased::Raced);
             }
             self.end(old, &known);
         }
+        let timeouts = timeouts(new.place.protocol(), idle_timeout_ms);
         let activity = self
             .activities
             .start(label, packet, Direction::Outbound, timeouts, now)
@@ -244,6 +239,26 @@ impl Leases {
         self.outside.insert(self.outside_hash(&label), activity.slot);
         lock.note_made();
         Ok(activity)
+    }
+
+    /// Makes the lease of a connection that has closed that of another one on the same tuple, which begins with `packet`.
+    /// It keeps its port. `None` if another worker was faster: walk again.
+    pub fn reopen(
+        &self,
+        place: &Place,
+        closed: Ref,
+        idle_timeout_ms: u64,
+        packet: &Packet,
+        now: Time,
+    ) -> Option<Ref> {
+        let _lock = self.inside.lock(place.hash);
+        let line = self.activities.live(closed, now)?;
+        if !super::reopens(packet, line) {
+            return None;
+        }
+        let (_, label) = self.activities.label(closed.slot)?;
+        let timeouts = timeouts(place.protocol(), idle_timeout_ms);
+        Some(self.activities.restart(closed, label, packet, Direction::Outbound, timeouts, now))
     }
 
     #[inline]
@@ -340,6 +355,12 @@ impl Leases {
         let (words, protocol) = outside_words(label);
         Place::of(words, protocol, self.seed).hash
     }
+}
+
+fn timeouts(protocol: Protocol, idle_timeout_ms: u64) -> Timeouts {
+    let idle = saturate(idle_timeout_ms);
+    let new = if protocol == Protocol::TCP { idle.min(TCP_TRANSITORY_MS) } else { idle };
+    Timeouts { new, established: idle }
 }
 
 fn translation(label: &Label) -> Translation {

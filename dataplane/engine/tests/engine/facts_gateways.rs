@@ -5,14 +5,17 @@ use std::collections::HashSet;
 use localvpc_api::tables::{Action, PublicAddress, Route, RouteTarget, SourceDestCheck, Traffic};
 use localvpc_api::trace::Protocol;
 use localvpc_api::{DiscardReason, InternetGatewayId};
-use localvpc_engine::packet::{self, Echo, TcpFacts};
+use localvpc_engine::packet::{Echo, TcpFacts};
+use localvpc_engine::state::Limits;
 use localvpc_engine::testing::craft::{self, ping, tcp, tuple, udp};
 use localvpc_engine::testing::fabric::{Fabric, Outcome};
 use localvpc_engine::testing::lab::{self, *};
+use localvpc_engine::worker::Worker;
 use localvpc_engine::{report, tables};
 
 const SYN: u8 = TcpFacts::SYN;
 const DNS: &str = "203.0.113.5:53";
+const SERVER: &str = "203.0.113.5:443";
 
 fn lab_net() -> Fabric {
     Fabric::new(lab::tables())
@@ -186,19 +189,17 @@ fn natgw_6_natgw_7_up_to_eight_addresses_all_of_them_used() {
     assert_eq!(seen.len(), 8);
 }
 
-#[test]
-fn natgw_14_natgw_25_a_closed_connection_rests_and_does_not_count_as_idle() {
-    let mut net = lab_net();
-    let segment = |flags: u8, sequence, acknowledgement| packet::TcpFacts {
+/// app opens a connection to the server and closes it; which address and port the server saw.
+fn open_and_close(net: &mut Fabric, client: &str) -> String {
+    let segment = |flags: u8, sequence, acknowledgement| TcpFacts {
         flags,
         sequence,
         acknowledgement,
         window: 64_240,
         payload: 0,
     };
-    let (client, server) = ("10.0.2.20:51000", "203.0.113.5:443");
     let (ack, fin) = (TcpFacts::ACK, TcpFacts::FIN | TcpFacts::ACK);
-    let syn = net.send(APP.1, craft::tcp_segment(segment(SYN, 100, 0), client, server)).tuple();
+    let syn = net.send(APP.1, craft::tcp_segment(segment(SYN, 100, 0), client, SERVER)).tuple();
     let mapped = format!("{}:{}", syn.source, syn.source_port);
     for (from_inside, flags, sequence, acknowledgement) in [
         (false, SYN | ack, 500, 101),
@@ -209,11 +210,50 @@ fn natgw_14_natgw_25_a_closed_connection_rests_and_does_not_count_as_idle() {
     ] {
         let facts = segment(flags, sequence, acknowledgement);
         let verdict = match from_inside {
-            true => net.send(APP.1, craft::tcp_segment(facts, client, server)).verdict,
-            false => net.send(INTERNET, craft::tcp_segment(facts, server, mapped.as_str())).verdict,
+            true => net.send(APP.1, craft::tcp_segment(facts, client, SERVER)).verdict,
+            false => net.send(INTERNET, craft::tcp_segment(facts, SERVER, mapped.as_str())).verdict,
         };
         assert!(verdict.is_ok(), "{verdict:?}");
     }
+    mapped
+}
+
+#[test]
+fn natgw_14_a_connection_on_a_closed_tuple_keeps_its_port_and_nobody_else_gets_it() {
+    let shortcut = || Worker::new(0, 1);
+    for workers in [vec![shortcut()], vec![Worker::with_cache(0, 1, 0)], vec![shortcut(), Worker::new(1, 2)]]
+    {
+        let mut net =
+            Fabric::with_workers(lab::tables(), workers, Limits { connections: 1 << 17, leases: 1 << 17 });
+        let mapped = open_and_close(&mut net, "10.0.2.20:1");
+        // All other ports, so that whatever is free is found.
+        for port in 2..=55_000_u16 {
+            let syn = net.send(APP.1, tcp(SYN, format!("10.0.2.20:{port}").as_str(), SERVER));
+            assert!(syn.verdict.is_ok(), "port {port}: {:?}", syn.verdict);
+        }
+        let other = |net: &mut Fabric| net.send(APP.1, tcp(SYN, "10.0.2.20:60000", SERVER)).verdict;
+        for _ in 0..3 {
+            assert_eq!(other(&mut net), Err(DiscardReason::NatPortsExhausted));
+            net.pass_ms(30_000);
+            assert_eq!(open_and_close(&mut net, "10.0.2.20:1"), mapped);
+        }
+        let attempts = report::nat_gateways(&net.tables, &net.state, net.now)[0].connection_attempts;
+        assert_eq!(attempts, 55_000 + 3, "NATGW-48: each is a connection of its own");
+        net.pass_ms(59_000);
+        assert_eq!(
+            other(&mut net),
+            Err(DiscardReason::NatPortsExhausted),
+            "its minute begins with the last one's end"
+        );
+        net.pass_ms(1_000);
+        assert!(other(&mut net).is_ok());
+    }
+}
+
+#[test]
+fn natgw_14_natgw_25_a_closed_connection_rests_and_does_not_count_as_idle() {
+    let mut net = lab_net();
+    open_and_close(&mut net, "10.0.2.20:51000");
     net.pass_ms(59_000);
     assert_eq!(net.state.leases.len(), 1, "NATGW-14, RFC6888-8: the port is not free at once");
     net.pass_ms(350_000);
