@@ -1,21 +1,13 @@
 //! Sending the packet that an explanation is about.
 
-use std::time::Duration;
-
 use localvpc_api::trace::{Protocol, Tuple};
 
 use super::Failure;
 use super::exec::find;
 use crate::analysis::insights::AnalysisPortRange;
 use crate::host::{NamespaceRef, RunDir};
-use crate::probe::{Outcome, Probe, send};
+use crate::probe::{Expected, Outcome, Probe, send};
 use crate::view::{CountersView, ExplainOutcome, Explanation, ProbeView, Sendable, StatusView};
-
-/// How long a packet is waited for that should arrive.
-const EXPECTED: Duration = Duration::from_secs(3);
-
-/// How long one is waited for that should not.
-const UNEXPECTED: Duration = Duration::from_millis(400);
 
 /// Sends the packet of an explanation; nothing where nobody could send it.
 ///
@@ -35,12 +27,11 @@ pub fn probe(
         Protocol::ICMP => Tuple { destination_port: packet.source_port, ..packet },
         _ => packet,
     };
-    let blocked = explanation.outcome == ExplainOutcome::Blocked;
     let outcome = send(&Probe {
         from: namespace(&sendable.from)?,
         packet,
         to: sendable.to.as_deref().map(namespace).transpose()?,
-        patience: if blocked { UNEXPECTED } else { EXPECTED },
+        expected: expected(explanation),
     })?;
     Ok(Some(ProbeView {
         sent: sent(&packet),
@@ -109,14 +100,25 @@ pub fn line(probe: &ProbeView) -> String {
     format!("{sent}: {what}{where_to}")
 }
 
+fn expected(explanation: &Explanation) -> Expected {
+    match explanation.outcome {
+        ExplainOutcome::Blocked if is_stopped_forward(explanation) => Expected::Nothing,
+        ExplainOutcome::Blocked => Expected::Arrival,
+        ExplainOutcome::Reachable | ExplainOutcome::Partial | ExplainOutcome::Undecidable => Expected::Answer,
+    }
+}
+
+fn is_stopped_forward(explanation: &Explanation) -> bool {
+    explanation.forward.iter().any(|step| !step.pass)
+}
+
 fn agrees(explanation: &Explanation, seen: &Outcome) -> bool {
     let answered = seen.answer.is_some();
     match explanation.outcome {
         ExplainOutcome::Reachable => answered,
         ExplainOutcome::Partial | ExplainOutcome::Undecidable => true,
         ExplainOutcome::Blocked => {
-            let forward = explanation.forward.iter().any(|step| !step.pass);
-            !answered && seen.arrived.is_none_or(|arrived| arrived != forward)
+            !answered && seen.arrived.is_none_or(|arrived| arrived != is_stopped_forward(explanation))
         }
     }
 }

@@ -30,8 +30,19 @@ pub struct Probe {
     pub packet: Tuple,
     /// The receiver's namespace; none where nobody can look.
     pub to: Option<NamespaceRef>,
-    /// How long to wait at most.
-    pub patience: Duration,
+    /// What should become of it, which says how long to wait.
+    pub expected: Expected,
+}
+
+/// What should become of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Expected {
+    /// Its answer comes back.
+    Answer,
+    /// It arrives, and no answer comes back.
+    Arrival,
+    /// It does not arrive.
+    Nothing,
 }
 
 /// What became of it.
@@ -92,6 +103,12 @@ pub enum Error {
     NotIpv4(IpAddr),
 }
 
+/// How long something is waited for that should come.
+const PATIENCE: Duration = Duration::from_secs(3);
+
+/// How long something is waited for that should not come.
+const SILENCE: Duration = Duration::from_millis(400);
+
 /// Pause before it is sent again: a first packet may meet a queue that is full.
 const AGAIN: Duration = Duration::from_millis(150);
 
@@ -111,16 +128,25 @@ pub fn send(probe: &Probe) -> Result<Outcome, Error> {
     let mut outcome = Outcome { arrived: there.as_ref().map(|_| false), ..Outcome::default() };
     let began = Instant::now();
     let mut next = began;
-    while began.elapsed() < probe.patience {
+    // Where nobody can look, an arrival is as silent as nothing.
+    let mut deadline = began
+        + match probe.expected {
+            Expected::Arrival if there.is_none() => SILENCE,
+            Expected::Answer | Expected::Arrival => PATIENCE,
+            Expected::Nothing => SILENCE,
+        };
+    while Instant::now() < deadline {
         if Instant::now() >= next {
             here.send(ends.destination.0, &bytes)?;
             next = Instant::now() + AGAIN;
         }
-        wait(&here, there.as_ref(), next.min(began + probe.patience))?;
+        wait(&here, there.as_ref(), next.min(deadline))?;
         if let Some(there) = &there {
             while let Some(bytes) = there.receive().map_err(Error::Look)? {
                 let Some(Seen::Probe(seen)) = packet::look(&bytes, protocol, token) else { continue };
-                outcome.arrived = Some(true);
+                if outcome.arrived.replace(true) != Some(true) && probe.expected == Expected::Arrival {
+                    deadline = Instant::now() + SILENCE;
+                }
                 if !matches!(protocol, Protocol::TCP | Protocol::ICMP) {
                     let back = seen.reversed();
                     // If its kernel has no way back, the sender will see no answer.
