@@ -61,7 +61,7 @@ pub struct Checked {
 ///
 /// `all` is TCP and UDP to the port, ping, every other protocol that some rule of the file names, and one that none does.
 pub fn parts(expected: &Expectation, model: &Model) -> Vec<Expectation> {
-    if expected.protocol != Protocol(0) {
+    if expected.protocol.is_some() {
         return vec![expected.clone()];
     }
     let protocols = [Protocol::TCP, Protocol::UDP, Protocol::ICMP].into_iter().chain(others(model));
@@ -69,7 +69,7 @@ pub fn parts(expected: &Expectation, model: &Model) -> Vec<Expectation> {
         .map(|protocol| {
             let has_ports = [Protocol::TCP, Protocol::UDP].contains(&protocol);
             Expectation {
-                protocol,
+                protocol: Some(protocol),
                 port: expected.port.filter(|_| has_ports),
                 source_ports: expected.source_ports.filter(|_| has_ports),
                 ..expected.clone()
@@ -88,7 +88,7 @@ fn others(model: &Model) -> impl Iterator<Item = Protocol> {
     let acls = model.vpcs.iter().flat_map(|vpc| &vpc.network_acls);
     let entries = acls.flat_map(|acl| acl.inbound.iter().chain(&acl.outbound)).map(|entry| entry.traffic);
     let named = rules.chain(entries).filter_map(|traffic| match traffic {
-        Traffic::Protocol(number) if ![0, 1, 6, 17].contains(&number) => Some(number),
+        Traffic::Protocol(number) if ![1, 6, 17].contains(&number) => Some(number),
         _ => None,
     });
     let numbers: BTreeSet<u8> = named.chain([NOBODYS.0]).collect();
@@ -105,9 +105,9 @@ pub fn judge_all(expected: &Expectation, parts: &[(Expectation, Explanation)]) -
     let failed = each.iter().zip(parts).filter(|(part, _)| part.verdict != Verdict::Holds);
     for (part, (asked, _)) in failed {
         let what = match (asked.protocol, asked.port) {
-            (NOBODYS, _) => format!("any other protocol ({NOBODYS})"),
-            (protocol, Some(port)) => format!("{protocol}/{port}"),
-            (protocol, None) => protocol.to_string(),
+            (Some(NOBODYS), _) => format!("any other protocol ({NOBODYS})"),
+            (protocol, Some(port)) => format!("{}/{port}", word(protocol)),
+            (protocol, None) => word(protocol),
         };
         for (at, line) in part.why.iter().enumerate() {
             let line = if at == 0 { format!("{what}: {line}") } else { line.clone() };
@@ -213,11 +213,13 @@ pub fn question(expected: &Expectation) -> String {
         PortRange { from, to } if from == to => format!(" from port {from}"),
         PortRange { from, to } => format!(" from ports {from}-{to}"),
     });
-    let protocol = match expected.protocol {
-        Protocol(0) => "all".to_owned(),
-        protocol => protocol.to_string(),
-    };
+    let protocol = word(expected.protocol);
     format!("{} → {} {protocol}{port}{}", expected.from, expected.to, from.unwrap_or_default())
+}
+
+/// A protocol as files write it.
+pub fn word(protocol: Option<Protocol>) -> String {
+    protocol.map_or_else(|| "all".to_owned(), |protocol| protocol.to_string())
 }
 
 fn wanted(expected: &Expectation) -> String {

@@ -134,7 +134,10 @@ vpcs:
                 "{ protocol: tcp, port: 80, from: self }",
                 "the protocol is the key and its ports are the value: `tcp: 80`.",
             ),
-            ("{ protocol: -1, from: self }", "every protocol is written `all: true`."),
+            (
+                "{ protocol: -1, from: self }",
+                "every protocol is written `all: true`; `0` is a protocol of its own, HOPOPT.",
+            ),
             ("{ protocol: tcp, from: self }", "TCP is written with its ports: `tcp: 443`, or `tcp: all`."),
             (
                 "{ deny: tcp, from: self }",

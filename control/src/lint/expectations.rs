@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 
 use localvpc_api::tables::PortRange;
+use localvpc_api::trace::Protocol;
 
 use crate::config::Span;
 use crate::model::{Expectation, Model};
@@ -50,7 +51,8 @@ pub fn check(subject: &Subject<'_>, findings: &mut Findings) {
 struct Question {
     from: String,
     to: String,
-    protocol: u8,
+    /// None for every one.
+    protocol: Option<Protocol>,
     port: Option<u16>,
     source_ports: Option<PortRange>,
 }
@@ -60,7 +62,7 @@ impl Question {
         Self {
             from: end(model, &it.from),
             to: end(model, &it.to),
-            protocol: it.protocol.0,
+            protocol: it.protocol,
             port: it.port,
             source_ports: it.source_ports,
         }
@@ -69,16 +71,14 @@ impl Question {
     /// Whether one of them asks of `all` protocols, and so of the other's.
     fn shares(&self, other: &Self) -> bool {
         let protocols = match (self.protocol, other.protocol) {
-            (0, protocol) | (protocol, 0) => protocol,
+            (None, protocol) | (protocol, None) => protocol,
             _ => return false,
         };
-        let same_port = ![TCP, UDP].contains(&protocols) || self.port == other.port;
+        let has_ports = matches!(protocols, Some(Protocol::TCP | Protocol::UDP));
+        let same_port = !has_ports || self.port == other.port;
         same_port && (&self.from, &self.to, self.source_ports) == (&other.from, &other.to, other.source_ports)
     }
 }
-
-const TCP: u8 = 6;
-const UDP: u8 = 17;
 
 /// The name of an end: `internet` is its first host, and an address that one thing has is that thing.
 fn end(model: &Model, word: &str) -> String {

@@ -136,11 +136,11 @@ fn reason(word: &Spanned<Text>, errors: &mut Diagnostics) {
 
 fn expectation(section: &ExpectSection) -> Expectation {
     let protocol = match section.protocol.value {
-        ProtocolWord::All => Protocol(0),
-        ProtocolWord::Tcp => Protocol::TCP,
-        ProtocolWord::Udp => Protocol::UDP,
-        ProtocolWord::Icmp => Protocol::ICMP,
-        ProtocolWord::Number(number) => Protocol(number),
+        ProtocolWord::All => None,
+        ProtocolWord::Tcp => Some(Protocol::TCP),
+        ProtocolWord::Udp => Some(Protocol::UDP),
+        ProtocolWord::Icmp => Some(Protocol::ICMP),
+        ProtocolWord::Number(number) => Some(Protocol(number)),
     };
     Expectation {
         place: place(section.span),

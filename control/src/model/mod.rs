@@ -365,8 +365,8 @@ pub struct Expectation {
     pub from: String,
     /// Receiver.
     pub to: String,
-    /// Protocol; 0 stands for any.
-    pub protocol: Protocol,
+    /// Protocol; none stands for every one, each by itself.
+    pub protocol: Option<Protocol>,
     /// Destination port.
     pub port: Option<u16>,
     /// Source ports; those that Linux takes where none are named.

@@ -12,7 +12,7 @@ use std::time::Instant;
 use localvpc_api::Generation;
 
 use super::{Failure, Format, Global, file, output};
-use crate::check::{Checked, judge_all, parts};
+use crate::check::{Checked, judge_all, parts, word};
 use crate::explain;
 use crate::lower::{IdRegistry, Lowered, lower};
 use crate::model::{Expectation, Model};
@@ -106,7 +106,7 @@ fn request(expected: &Expectation) -> ExplainRequest {
     ExplainRequest {
         from: expected.from.clone(),
         to: expected.to.clone(),
-        protocol: expected.protocol.to_string(),
+        protocol: word(expected.protocol),
         port: expected.port,
         source_port: expected.source_ports.map(|ports| ports.from),
         source_port_to: expected.source_ports.map(|ports| ports.to),

@@ -50,7 +50,9 @@ impl Scalar for ProtocolNumber {
 
     fn help(text: &str) -> String {
         match text.to_lowercase().as_str() {
-            "-1" | "all" => "every protocol is written `all: true`.".into(),
+            "-1" | "all" => {
+                "every protocol is written `all: true`; `0` is a protocol of its own, HOPOPT.".into()
+            }
             "tcp" => "TCP is written with its ports: `tcp: 443`, or `tcp: all`.".into(),
             "udp" => "UDP is written with its ports: `udp: 53`, or `udp: all`.".into(),
             "icmp" => "ICMP is written with its type: `icmp: echo-request`, or `icmp: all`.".into(),
@@ -140,6 +142,9 @@ impl Scalar for ProtocolWord {
     }
 
     fn help(text: &str) -> String {
+        if text == "-1" {
+            return "every protocol is written `all`; `0` is a protocol of its own, HOPOPT.".into();
+        }
         choice(
             text,
             &["tcp", "udp", "icmp", "all"],

@@ -142,6 +142,8 @@ fn protocol(word: &str) -> Result<Protocol, ErrorView> {
         "tcp" => Ok(Protocol::TCP),
         "udp" => Ok(Protocol::UDP),
         "icmp" => Ok(Protocol::ICMP),
+        // Nobody writes it, but that is how 58 is shown.
+        "icmpv6" => Ok(Protocol::ICMPV6),
         number => number.parse().map(Protocol).map_err(|_| {
             error(
                 "invalid_request",
