@@ -1,11 +1,12 @@
 //! The same random probes under the same random rules, here and through a Linux router with nftables.
 //!
-//! Whether they arrive, what they are answered and how the far end sees them (address, and whether its port was translated) must
+//! Whether they arrive, what they are answered and how the far end sees them (address, and whether its port, or a ping's identifier, was translated) must
 //! agree, or the difference must be one that [`explained`] names a fact for. What was answered is tried once more by the same
 //! socket after the rules were replaced: so the states of both are compared.
 //!
 //! `DIFFERENTIAL_SEED=N` tries that seed alone, `DIFFERENTIAL_SEEDS=N` the first N of at most 40.
 
+mod echo;
 mod explained;
 mod linux;
 mod probe;
@@ -21,7 +22,7 @@ use std::time::Duration;
 use crate::harness::{Lab, tell_always};
 use explained::{When, explained, is_tracked};
 use linux::Linux;
-use probe::{Kind, Open, Outcome, Probe};
+use probe::{Kind, Open, Outcome, Port, Probe, Seen};
 use rules::{INSTANCES, Random, Rules};
 use servers::Servers;
 
@@ -83,10 +84,14 @@ fn load_linux_and_we_agree_or_a_fact_says_why() {
     assert!(
         count("agree: answered") >= 30
             && count("agree: silent") >= 30
-            && count("later, agree: answered") >= 5,
+            && count("later, agree: answered") >= 5
+            && count(TRANSLATED_PINGS) >= 1,
         "too few to say anything: {tally:#?}"
     );
 }
+
+/// Among those that agree.
+const TRANSLATED_PINGS: &str = "pings whose identifier both translated";
 
 /// Two worlds with the same instances, addresses and servers.
 struct Worlds {
@@ -138,6 +143,11 @@ impl Worlds {
                         rules.yaml()
                     ),
                 };
+                if let (Kind::Ping, true, Outcome::Answered(Some(Seen { port: Port::Translated, .. }))) =
+                    (probe.kind, here == there, here)
+                {
+                    *tally.entry(TRANSLATED_PINGS.to_owned()).or_default() += 1;
+                }
                 let verdict = if when == When::AfterChange { format!("later, {verdict}") } else { verdict };
                 *tally.entry(verdict).or_default() += 1;
             };
@@ -152,7 +162,9 @@ impl Worlds {
                 );
             }
 
-            let probes: Vec<Probe> = (0..PROBES).map(|_| random_probe(&mut random, &mut ports)).collect();
+            let mut probes: Vec<Probe> = (0..PROBES).map(|_| random_probe(&mut random, &mut ports)).collect();
+            // Few of those are pings that the NAT gateway translates.
+            probes.extend(["app", "db"].map(|from| ping_outside(from, &mut ports)));
             let tried = self.try_all(&probes, PATIENCE[0]);
             let connections = self.lab.connections();
             for (probe, [(here, open_here), (there, open_there)]) in tried {
@@ -268,13 +280,26 @@ fn random_probe(random: &mut Random, ports: &mut impl Iterator<Item = u16>) -> P
         3..7 => (Kind::Udp, random.pick(&[53, 5000, 9000])),
         _ => (Kind::Tcp, random.pick(&[22, 80, 80, 443, 5432])),
     };
-    let address = |text: &str| -> Ipv4Addr { text.parse().expect("an address") };
     Probe {
         from,
         source: SocketAddrV4::new(address(source), ports.next().expect("enough ports")),
         to: SocketAddrV4::new(address(to), port),
         kind,
     }
+}
+
+fn ping_outside(from: &'static str, ports: &mut impl Iterator<Item = u16>) -> Probe {
+    let (_, source) = INSTANCES.iter().find(|(name, _)| *name == from).expect("an instance");
+    Probe {
+        from,
+        source: SocketAddrV4::new(address(source), ports.next().expect("enough ports")),
+        to: SocketAddrV4::new(address("198.51.100.10"), 0),
+        kind: Kind::Ping,
+    }
+}
+
+fn address(text: &str) -> Ipv4Addr {
+    text.parse().expect("an address")
 }
 
 fn name(outcome: Outcome) -> &'static str {

@@ -9,6 +9,8 @@ use localvpc::host::netns::{self, Namespace};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::{AddressFamily, SocketType, ipproto};
 
+use super::echo;
+
 /// What is tried.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -38,7 +40,7 @@ pub struct Probe {
 /// What came of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
-    /// An answer; TCP and UDP servers tell what they saw.
+    /// An answer; servers tell what they saw, a router does not.
     Answered(Option<Seen>),
     /// A RST, or port unreachable.
     Refused,
@@ -53,7 +55,7 @@ pub enum Outcome {
 pub struct Seen {
     /// The address.
     pub address: Ipv4Addr,
-    /// The port.
+    /// The port, or a ping's identifier.
     pub port: Port,
 }
 
@@ -62,7 +64,7 @@ pub struct Seen {
 pub enum Port {
     /// The one that was sent.
     Kept,
-    /// Another one, of 1024 to 65535.
+    /// Another one, of 1024 to 65535 if it is a port: Linux uses all identifiers.
     Translated,
     /// Another one.
     Low,
@@ -133,12 +135,7 @@ impl Probe {
     fn question(&self) -> Vec<u8> {
         match self.kind {
             Kind::Tcp | Kind::Udp => b"who am I?".to_vec(),
-            Kind::Ping => {
-                let mut echo = [&[8, 0, 0, 0], &self.source.port().to_be_bytes()[..], &[0, 1]].concat();
-                let sum = checksum(&echo);
-                echo[2..4].copy_from_slice(&sum.to_be_bytes());
-                echo
-            }
+            Kind::Ping => echo::request(self.source.port()),
             Kind::LostAck => {
                 let ports = [self.source.port().to_be_bytes(), self.to.port().to_be_bytes()].concat();
                 // Sequence and acknowledgement, header length, ACK, window.
@@ -146,7 +143,7 @@ impl Probe {
                     [&ports[..], &[0, 0, 0, 7, 0, 0, 0, 9, 5 << 4, 0x10, 1, 0, 0, 0, 0, 0]].concat();
                 let pseudo =
                     [&self.source.ip().octets()[..], &self.to.ip().octets(), &[0, 6, 0, 20]].concat();
-                let sum = checksum(&[&pseudo[..], &segment].concat());
+                let sum = echo::checksum(&[&pseudo[..], &segment].concat());
                 segment[16..18].copy_from_slice(&sum.to_be_bytes());
                 segment
             }
@@ -155,29 +152,32 @@ impl Probe {
 
     /// What an answer says, if it is one to this probe. Raw sockets bring the IP header along, and what is for others.
     fn read(&self, answer: &[u8]) -> Option<Outcome> {
-        const HEADER: usize = 20;
         match self.kind {
             Kind::Tcp | Kind::Udp => {
                 let seen: SocketAddrV4 = std::str::from_utf8(answer).ok()?.parse().ok()?;
-                let port = match seen.port() {
-                    port if port == self.source.port() => Port::Kept,
-                    1024.. => Port::Translated,
-                    _ => Port::Low,
-                };
-                Some(Outcome::Answered(Some(Seen { address: *seen.ip(), port })))
+                Some(Outcome::Answered(Some(self.seen(seen))))
             }
             Kind::Ping => {
-                let reply = answer.get(HEADER..)?;
-                let ours = reply.first() == Some(&0) && reply.get(4..6)? == self.source.port().to_be_bytes();
-                ours.then_some(Outcome::Answered(None))
+                let seen = echo::seen(self.source.port(), answer)?;
+                Some(Outcome::Answered(seen.map(|seen| self.seen(seen))))
             }
             Kind::LostAck => {
-                let segment = answer.get(HEADER..)?;
+                let segment = answer.get(echo::IP_HEADER..)?;
                 let ends = [self.to.port().to_be_bytes(), self.source.port().to_be_bytes()].concat();
                 let reset = segment.get(13)? & 0x04 != 0;
                 (segment.get(..4)? == ends && reset).then_some(Outcome::Refused)
             }
         }
+    }
+
+    fn seen(&self, seen: SocketAddrV4) -> Seen {
+        let port = match seen.port() {
+            port if port == self.source.port() => Port::Kept,
+            _ if self.kind == Kind::Ping => Port::Translated,
+            1024.. => Port::Translated,
+            _ => Port::Low,
+        };
+        Seen { address: *seen.ip(), port }
     }
 }
 
@@ -211,12 +211,4 @@ impl Open {
             }
         }
     }
-}
-
-/// RFC 1071, over an even number of bytes.
-fn checksum(bytes: &[u8]) -> u16 {
-    let words = bytes.chunks_exact(2).map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])));
-    let sum: u32 = words.sum();
-    let folded = (sum & 0xFFFF) + (sum >> 16);
-    !((folded & 0xFFFF) + (folded >> 16)) as u16
 }
