@@ -12,14 +12,13 @@
 //! - [`rows`]: what is measured
 //! - [`scene`]: the instances and rules that it is measured in, three ways
 //! - [`turns`]: one after the other
-//! - [`statistics`], [`report`]: what came out
+//! - [`localvpc_compare::statistics`], [`report`]: what came out
 //! - [`interrupt`][]: Ctrl-C
 
 mod interrupt;
 mod report;
 mod rows;
 mod scene;
-mod statistics;
 mod turns;
 
 use std::io::Write;

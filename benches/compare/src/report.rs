@@ -4,10 +4,10 @@ use std::fmt::Write as _;
 use std::fs;
 
 use comfy_table::{CellAlignment, ContentArrangement, Table, presets};
+use localvpc_compare::statistics::{Summary, summary};
 use serde::Serialize;
 
 use crate::rows::What;
-use crate::statistics::{Summary, summary};
 use crate::turns::{Measured, Outcome, Plan, Sample};
 
 /// Everything, in the form of the JSON.

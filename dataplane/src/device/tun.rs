@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Once;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use arrayvec::ArrayVec;
@@ -28,6 +29,16 @@ pub struct TunQueue {
     framing: message::Offload,
     /// The kernel has refused a UDP super-packet.
     refuses_datagrams: AtomicBool,
+    kernel: Kernel,
+}
+
+/// What a kernel can do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kernel {
+    /// Whatever it says itself.
+    Actual,
+    /// That of one before Linux 6.2: it knows no UDP super-packets.
+    WithoutUso,
 }
 
 /// Why a descriptor is no queue that the dataplane can use.
@@ -99,9 +110,21 @@ impl TunQueue {
                 return Err((index, NotAQueue::Stranger { device: device.name, first: expected.clone() }));
             }
             unblock(&descriptor).map_err(|errno| (index, NotAQueue::Blocking(errno)))?;
-            queues.push(Self { descriptor, framing, refuses_datagrams: AtomicBool::new(false) });
+            queues.push(Self {
+                descriptor,
+                framing,
+                refuses_datagrams: AtomicBool::new(false),
+                kernel: Kernel::Actual,
+            });
         }
         Ok(queues)
+    }
+
+    /// The same as a kernel before Linux 6.2 would have it: it refuses UDP super-packets that are written. For tests, because newer kernels
+    /// take them however the device was opened.
+    #[must_use]
+    pub fn without_uso(self) -> Self {
+        Self { kernel: Kernel::WithoutUso, ..self }
     }
 }
 
@@ -164,7 +187,10 @@ impl TunQueue {
         let payloads = packet.payloads();
         let head = packet.with_header(virtio::LENGTH);
         head[..virtio::LENGTH].copy_from_slice(&virtio::encode(offload, headers));
-        let result = if payloads.is_empty() {
+        let is_datagrams = matches!(offload.segmentation, Segmentation::Udp { .. });
+        let result = if is_datagrams && self.kernel == Kernel::WithoutUso {
+            Err(Errno::INVAL)
+        } else if payloads.is_empty() {
             retry(|| rustix::io::write(&self.descriptor, head))
         } else if payloads.len() < PARTS {
             let mut parts = ArrayVec::<_, PARTS>::new();
@@ -179,11 +205,13 @@ impl TunQueue {
         match result {
             Ok(()) => Ok(Written { calls: 1, bytes }),
             // USO came with Linux 6.2.
-            Err(Errno::INVAL) if matches!(offload.segmentation, Segmentation::Udp { .. }) => {
+            Err(Errno::INVAL) if is_datagrams => {
                 let written = self.write_segments(packet)?;
-                if !self.refuses_datagrams.swap(true, Ordering::Relaxed) {
+                self.refuses_datagrams.store(true, Ordering::Relaxed);
+                // It is the same kernel for every queue.
+                SAID.call_once(|| {
                     tracing::warn!("this kernel takes no UDP super-packets; they are segmented in software");
-                }
+                });
                 Ok(written)
             }
             Err(errno) => Err(errno.into()),
@@ -213,6 +241,9 @@ impl TunQueue {
         Ok(written)
     }
 }
+
+/// That UDP super-packets are refused.
+static SAID: Once = Once::new();
 
 /// Parts that a super-packet is written from; one of more is copied together.
 const PARTS: usize = 65;

@@ -11,7 +11,7 @@ use localvpc_engine::merge::{Candidate, Merger};
 use localvpc_engine::{Tables, Verdict};
 
 use crate::clock::Instant;
-use crate::device::{Arrival, Batch, Device, HEADROOM, Made, Outgoing, segments};
+use crate::device::{Arrival, Batch, Device, HEADROOM, Made, Outgoing, Written, segments};
 use crate::engine::Engine;
 use crate::fleet::Shared;
 use crate::links::{Link, Links};
@@ -171,11 +171,12 @@ impl<E: Engine> Hands<E> {
             drop(payloads);
             match sent {
                 Err(Unsent) => self.discard(DiscardReason::LinkWrite, group.segments),
-                Ok(()) if group.packets > 1 => {
+                // In several calls where the kernel refused it whole.
+                Ok(Written { calls: 1, .. }) if group.packets > 1 => {
                     // It was there a moment ago.
                     self.links.get(&group.to).inspect(|link| link.slot(self.index).merged(group.packets));
                 }
-                Ok(()) => {}
+                Ok(_) => {}
             }
         }
     }
@@ -188,12 +189,12 @@ impl<E: Engine> Hands<E> {
 /// The link is gone, or would not take the packet.
 struct Unsent;
 
-fn send(links: &Links, worker: usize, to: LinkId, packet: Outgoing<'_>) -> Result<(), Unsent> {
+fn send(links: &Links, worker: usize, to: LinkId, packet: Outgoing<'_>) -> Result<Written, Unsent> {
     let link = links.get(&to).ok_or(Unsent)?;
     match link.queue_of(worker).write(packet) {
         Ok(written) => {
             link.slot(worker).wrote(written);
-            Ok(())
+            Ok(written)
         }
         Err(_) => {
             link.slot(worker).write_failed();
