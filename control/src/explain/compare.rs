@@ -6,6 +6,7 @@
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Decision, SecurityGroupVerdict, TraceOutcome, TraceReport, TraceWalk};
 
+use crate::analysis::codes::{Code, Detail};
 use crate::lower::Index;
 use crate::view::{DataplaneAnswer, ExplainOutcome, Explanation};
 
@@ -14,8 +15,9 @@ use super::advice::general;
 /// Adds to an explanation what the dataplane's trace of the same packet says.
 pub fn compare(index: &Index, explanation: &mut Explanation, report: &TraceReport) {
     let discarded = reason(&report.forward).or_else(|| report.reply.as_ref().and_then(reason));
-    let reachable = discarded.is_none();
-    let code = discarded.map(|reason| reason.code().to_owned());
+    let stranger = comes_from_a_stranger(report).then(|| Code::from(Detail::NatChangesSource).as_str());
+    let code = discarded.map(DiscardReason::code).or(stranger).map(str::to_owned);
+    let reachable = code.is_none();
     if let Some(reason) = discarded.filter(|reason| is_of_state(*reason)) {
         if explanation.outcome != ExplainOutcome::Blocked {
             explanation.outcome = ExplainOutcome::Blocked;
@@ -64,6 +66,14 @@ fn reason(walk: &TraceWalk) -> Option<DiscardReason> {
         TraceOutcome::Discarded(reason) => Some(reason),
         TraceOutcome::Delivered(_) => None,
     }
+}
+
+/// Whether a reply arrives under another address than the one that was asked: to its receiver it is no reply.
+fn comes_from_a_stranger(report: &TraceReport) -> bool {
+    let asked = report.forward.steps.first().map(|step| step.tuple.destination);
+    let delivered = report.reply.as_ref().filter(|reply| reason(reply).is_none());
+    let answers = delivered.and_then(|reply| reply.steps.last()).map(|step| step.tuple.source);
+    answers.is_some() && answers != asked
 }
 
 /// The first interface that tracks the packet's connection before it has been made.

@@ -155,6 +155,10 @@ pub fn send(probe: &Probe) -> Result<Outcome, Error> {
             }
         }
         while let Some(bytes) = here.receive().map_err(Error::Look)? {
+            // From somebody else it is no answer, though ours made it: a NAT gateway changed its sender.
+            if !packet::is_from(&bytes, ends.destination.0) {
+                continue;
+            }
             let answer = match packet::look(&bytes, protocol, token) {
                 Some(Seen::SynAck) => Some(Answer::SynAck),
                 Some(Seen::Reset) => Some(Answer::Reset),

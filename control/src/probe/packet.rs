@@ -94,6 +94,11 @@ pub enum Seen {
     EchoReply,
 }
 
+/// Whether an IPv4 packet comes from an address.
+pub fn is_from(bytes: &[u8], source: Ipv4Addr) -> bool {
+    bytes.get(12..16) == Some(&source.octets())
+}
+
 /// Looks whether a packet is the probe or its answer.
 pub fn look(bytes: &[u8], protocol: Protocol, token: Token) -> Option<Seen> {
     let header = usize::from(bytes.first()? & 0x0f) * 4;

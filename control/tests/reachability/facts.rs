@@ -102,7 +102,7 @@ impl Walk<'_> {
             End::Instance(vpc, instance) => {
                 // ORD-1: the check, the groups, then the subnet.
                 let own = &self.world.vpcs[vpc].instances[instance];
-                if own.checks && own.address != packet.source {
+                if own.checks && !own.has(packet.source) {
                     return Err("ENI_SOURCE_DEST_CHECK_RESTRICTION");
                 }
                 self.groups(vpc, instance, true, packet)?;
@@ -170,7 +170,7 @@ impl Walk<'_> {
             Member::Instance(instance) => {
                 let row = &self.world.vpcs[vpc].instances[instance];
                 // ENI-4.
-                let own = row.address == packet.destination;
+                let own = row.has(packet.destination);
                 if !own && row.checks {
                     return Err("ENI_SOURCE_DEST_CHECK_RESTRICTION");
                 }
@@ -241,9 +241,8 @@ impl Walk<'_> {
         }
         // IGW-3, IGW-9.
         let row = &self.world.vpcs[vpc];
-        let all = row.instances.iter().map(|it| (it.address, it.public));
-        let mut all = all.chain(row.nats.iter().map(|it| (it.address, it.public)));
-        let public = all.find(|(address, _)| *address == packet.source).and_then(|(_, public)| public);
+        let public =
+            row.addresses().find(|(address, _)| *address == packet.source).and_then(|(_, public)| public);
         packet.source = public.ok_or("IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS")?;
         self.on_the_internet(packet, false)
     }
@@ -251,10 +250,8 @@ impl Walk<'_> {
     fn on_the_internet(&mut self, packet: &mut Packet, from_host: bool) -> Step<Arrival> {
         // IGW-6, IGW-14: into the gateway that has the address, wherever the packet comes from.
         for (at, vpc) in self.world.vpcs.iter().enumerate() {
-            let instances = vpc.instances.iter().map(|it| (it.public, it.address));
-            let mut all = instances.chain(vpc.nats.iter().map(|it| (it.public, it.address)));
-            let inside = all.find(|(public, _)| *public == Some(packet.destination));
-            let Some((_, private)) = inside else { continue };
+            let inside = vpc.addresses().find(|(_, public)| *public == Some(packet.destination));
+            let Some((private, _)) = inside else { continue };
             if is_private(packet.source) {
                 return Err("IGW_SOURCE_ADDRESS_NOT_IN_RFC1918_INGRESS");
             }
@@ -310,7 +307,7 @@ impl Walk<'_> {
             // SG-20: the private addresses of the interfaces that carry the group.
             Peer::Group(group) => {
                 let members = self.world.vpcs[vpc].instances.iter();
-                members.filter(|it| it.groups.contains(&group)).any(|it| it.address == far)
+                members.filter(|it| it.groups.contains(&group)).any(|it| it.has(far))
             }
         };
         let admitted: Vec<&(Traffic, Peer)> =
@@ -343,7 +340,7 @@ enum Member {
 /// Who has an address of a VPC, and in which subnet.
 fn owner(vpc: &Vpc, address: u32) -> Option<(Member, usize)> {
     let instances = vpc.instances.iter().enumerate();
-    let mut instances = instances.filter(|(_, it)| it.address == address);
+    let mut instances = instances.filter(|(_, it)| it.has(address));
     let nats = vpc.nats.iter().enumerate();
     let mut nats = nats.filter(|(_, it)| it.address == address);
     let instance = instances.next().map(|(at, it)| (Member::Instance(at), it.subnet));

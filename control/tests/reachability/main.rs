@@ -111,9 +111,8 @@ struct Asked {
 
 impl Asked {
     fn random(world: &World, random: &mut Random) -> Option<Self> {
-        let from = world.sender(random);
+        let (from, source) = world.sender(random);
         let destination = world.destination(random, from);
-        let source = world.address(from);
         let is_host = |address: u32| world.hosts.contains(&address);
         // What a kernel delivers by itself is no packet.
         if source == destination || matches!(from, End::Host(_)) && is_host(destination) {
@@ -138,7 +137,8 @@ impl Asked {
                 End::Host(_) if self.open => Source::Internet,
                 End::Host(address) => Source::Host(address.into()),
             },
-            source_address: None,
+            // The one from which an interface sends that is not told otherwise is its first.
+            source_address: matches!(self.from, End::Instance(..)).then_some(self.packet.source.into()),
             to: Destination::Address(Ipv4Addr::from(self.packet.destination)),
             protocol: Protocol(self.packet.protocol),
             ports: Ranges::one(self.packet.destination_port.into()),

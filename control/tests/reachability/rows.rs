@@ -28,7 +28,10 @@ impl Rows {
     /// The link that a sender is behind; none for an address that no host has.
     pub fn link(&self, end: End) -> Option<LinkId> {
         match end {
-            End::Instance(vpc, instance) => Some(LinkId(id(vpc, instance))),
+            End::Instance(vpc, instance) => {
+                let eni = self.eni(vpc, instance);
+                self.tables.enis.iter().find(|row| row.id == eni).map(|row| row.link)
+            }
             End::Host(address) => {
                 let address = IpAddr::V4(address.into());
                 self.tables.internet_hosts.contains(&address).then_some(INTERNET)
@@ -112,13 +115,19 @@ fn add(tables: &mut Tables, at: usize, vpc: &world::Vpc) {
         });
     }
     for (number, instance) in vpc.instances.iter().enumerate() {
-        let link = LinkId(id(at, number));
-        tables.links.push(Link { id: link, kind: LinkKind::Enis, mtu: 9001 });
+        // Those of a shared subnet are behind one.
+        let link = match vpc.subnets[instance.subnet].shared {
+            true => LinkId(id(at, 50 + instance.subnet)),
+            false => LinkId(id(at, number)),
+        };
+        if tables.links.iter().all(|row| row.id != link) {
+            tables.links.push(Link { id: link, kind: LinkKind::Enis, mtu: 9001 });
+        }
         tables.enis.push(Eni {
             id: EniId(id(at, number)),
             link,
             subnet: SubnetId(id(at, instance.subnet)),
-            addresses: vec![ip(instance.address)],
+            addresses: instance.addresses.iter().map(|(private, _)| ip(*private)).collect(),
             security_groups: instance.groups.iter().map(|group| SecurityGroupId(id(at, *group))).collect(),
             source_dest_check: match instance.checks {
                 true => SourceDestCheck::Enabled,
@@ -140,9 +149,7 @@ fn add(tables: &mut Tables, at: usize, vpc: &world::Vpc) {
     if vpc.gateway {
         let gateway = InternetGatewayId(id(at, 0));
         tables.internet_gateways.push(InternetGateway { id: gateway, vpc: vpc_id });
-        let instances = vpc.instances.iter().map(|it| (it.public, it.address));
-        let all = instances.chain(vpc.nats.iter().map(|it| (it.public, it.address)));
-        tables.public_addresses.extend(all.filter_map(|(public, private)| {
+        tables.public_addresses.extend(vpc.addresses().filter_map(|(private, public)| {
             Some(PublicAddress { internet_gateway: gateway, public: ip(public?), private: ip(private) })
         }));
     }

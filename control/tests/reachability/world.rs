@@ -29,6 +29,8 @@ pub struct Vpc {
 #[derive(Debug)]
 pub struct Subnet {
     pub cidr: Net,
+    /// Whether its instances are in one namespace, behind one link.
+    pub shared: bool,
     pub table: usize,
     pub acl: usize,
 }
@@ -72,10 +74,10 @@ pub enum Traffic {
 
 #[derive(Debug)]
 pub struct Instance {
-    pub address: u32,
+    /// Private addresses, the primary one first, each with its public one.
+    pub addresses: Vec<(u32, Option<u32>)>,
     pub subnet: usize,
     pub groups: Vec<usize>,
-    pub public: Option<u32>,
     pub checks: bool,
 }
 
@@ -84,6 +86,20 @@ pub struct Nat {
     pub address: u32,
     pub subnet: usize,
     pub public: Option<u32>,
+}
+
+impl Vpc {
+    /// All private addresses, each with its public one; those of NAT gateways come last.
+    pub fn addresses(&self) -> impl Iterator<Item = (u32, Option<u32>)> {
+        let instances = self.instances.iter().flat_map(|it| it.addresses.iter().copied());
+        instances.chain(self.nats.iter().map(|it| (it.address, it.public)))
+    }
+}
+
+impl Instance {
+    pub fn has(&self, address: u32) -> bool {
+        self.addresses.iter().any(|(private, _)| *private == address)
+    }
 }
 
 /// Who sends.
@@ -111,20 +127,17 @@ impl World {
         Self { vpcs: (0..vpcs).map(|at| vpc(random, at)).collect(), hosts: HOSTS.to_vec() }
     }
 
-    pub fn sender(&self, random: &mut Random) -> End {
+    /// Who sends, and from which of its addresses.
+    pub fn sender(&self, random: &mut Random) -> (End, u32) {
         if random.one_in(3) {
             // Also addresses that no host of the lab has.
-            return End::Host(*random.of(&[HOSTS[0], HOSTS[1], ip(203, 0, 114, 9)]));
+            let address = *random.of(&[HOSTS[0], HOSTS[1], ip(203, 0, 114, 9)]);
+            return (End::Host(address), address);
         }
         let vpc = random.below(self.vpcs.len());
-        End::Instance(vpc, random.below(self.vpcs[vpc].instances.len()))
-    }
-
-    pub fn address(&self, end: End) -> u32 {
-        match end {
-            End::Instance(vpc, instance) => self.vpcs[vpc].instances[instance].address,
-            End::Host(address) => address,
-        }
+        let instance = random.below(self.vpcs[vpc].instances.len());
+        let (address, _) = *random.of(&self.vpcs[vpc].instances[instance].addresses);
+        (End::Instance(vpc, instance), address)
     }
 
     /// Somewhere that might be reached, or nearly.
@@ -132,14 +145,15 @@ impl World {
         let own = if let End::Instance(vpc, _) = from { vpc } else { random.below(self.vpcs.len()) };
         let vpc = if random.one_in(4) { &self.vpcs[random.below(self.vpcs.len())] } else { &self.vpcs[own] };
         let instance = random.of(&vpc.instances);
+        let (private, public) = *random.of(&instance.addresses);
         match (random.below(10), from) {
             (0, _) => *random.of(&[NOBODY, ip(192, 168, 1, 1), ip(100, 64, 0, 1), vpc.cidr.0 + 0x0909]),
             (1, _) => vpc.subnets[0].cidr.0 + 200,
-            (2, _) => vpc.nats.first().map_or(HOSTS[0], |nat| nat.public.unwrap_or(nat.address)),
+            (2, _) => vpc.addresses().last().map_or(HOSTS[0], |(private, public)| public.unwrap_or(private)),
             (3, _) => vpc.nats.first().map_or(HOSTS[1], |nat| nat.address),
             (4..=6, End::Instance(..)) => *random.of(&HOSTS),
-            (7, _) | (_, End::Host(_)) => instance.public.unwrap_or(instance.address),
-            _ => instance.address,
+            (7, _) | (_, End::Host(_)) => public.unwrap_or(private),
+            _ => private,
         }
     }
 }
@@ -168,19 +182,21 @@ fn vpc(random: &mut Random, at: usize) -> Vpc {
     let instances: Vec<Instance> = (0..1 + random.below(4))
         .map(|instance| {
             let subnet = random.below(subnet_count);
-            let has = gateway && random.one_in(2);
+            let mut addresses = vec![subnet_cidr(subnet).0 + 10 + instance as u32];
+            if random.one_in(4) {
+                addresses.push(subnet_cidr(subnet).0 + 50 + instance as u32);
+            }
+            let addresses = addresses.into_iter().map(|private| {
+                let has = gateway && random.one_in(2);
+                (private, has.then(&mut next_public).flatten())
+            });
+            let addresses = addresses.collect();
             let mut groups = vec![random.below(group_count)];
             if random.one_in(3) {
                 let other = random.below(group_count);
                 groups.extend((other != groups[0]).then_some(other));
             }
-            Instance {
-                address: subnet_cidr(subnet).0 + 10 + instance as u32,
-                subnet,
-                groups,
-                public: has.then(&mut next_public).flatten(),
-                checks: !random.one_in(5),
-            }
+            Instance { addresses, subnet, groups, checks: !random.one_in(5) }
         })
         .collect();
     let target = |random: &mut Random, inside: bool| {
@@ -214,11 +230,10 @@ fn vpc(random: &mut Random, at: usize) -> Vpc {
     let nets = {
         let mut nets = vec![ANY, ANY, ANY, (base, 16), (ip(198, 51, 100, 0), 24), (HOSTS[0], 32)];
         nets.extend((0..subnet_count).map(subnet_cidr));
+        let instances = instances.iter().flat_map(|it| it.addresses.iter().copied());
+        let all = instances.chain(nats.iter().map(|it| (it.address, it.public)));
         nets.extend(
-            instances.iter().flat_map(|it| [Some((it.address, 32)), it.public.map(|ip| (ip, 32))]).flatten(),
-        );
-        nets.extend(
-            nats.iter().flat_map(|it| [Some((it.address, 32)), it.public.map(|ip| (ip, 32))]).flatten(),
+            all.flat_map(|(private, public)| [Some(private), public]).flatten().map(|address| (address, 32)),
         );
         nets
     };
@@ -268,6 +283,7 @@ fn vpc(random: &mut Random, at: usize) -> Vpc {
     let subnets = (0..subnet_count)
         .map(|subnet| Subnet {
             cidr: subnet_cidr(subnet),
+            shared: random.one_in(4),
             table: random.below(table_count),
             acl: random.below(acl_count),
         })

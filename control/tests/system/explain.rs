@@ -2,8 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::Lab;
-use crate::harness::TWO_TIER;
+use crate::harness::{Lab, TWO_TIER, behind_a_nat_gateway};
 
 #[test]
 fn a_probe_proves_what_the_analysis_says() {
@@ -32,6 +31,31 @@ fn a_probe_proves_what_the_analysis_says() {
     let stopped = probe("web db tcp/5432", 1);
     assert_eq!(stopped["probe"]["arrived"], false);
     assert_eq!(stopped["probe"]["discarded"][0], "eni db: ENI_SG_RULES_MISMATCH", "{stopped:#}");
+}
+
+/// NATGW-22: a datagram's reply that is routed to a NAT gateway leaves as another sender's, and is no reply.
+#[test]
+fn a_reply_from_somebody_else_is_no_answer() {
+    let Some(lab) = Lab::up(behind_a_nat_gateway!(
+        "
+    security_groups:
+      open: { inbound: [ { all: true, from: 0.0.0.0/0 } ] }
+    instances:
+      astray: { subnet: private, eip: 203.0.113.30, security_groups: [open] }
+internet:
+  hosts:
+    example: { ip: 198.51.100.10 }
+"
+    )) else {
+        return;
+    };
+    let done = lab.localvpc(&["explain", "example", "astray", "udp/53", "--probe", "-o", "json"]).exits(1);
+    let said: Value = serde_json::from_str(&done.stdout).expect("JSON");
+    assert_eq!(said["code"], "NGW_SOURCE_ADDRESS_REASSIGN", "{said:#}");
+    assert_eq!(said["dataplane"]["agrees"], true, "{said:#}");
+    assert_eq!(said["probe"]["arrived"], true, "{said:#}");
+    assert_eq!(said["probe"]["answer"], Value::Null, "{said:#}");
+    assert_eq!(said["probe"]["agrees"], true, "{said:#}");
 }
 
 #[test]

@@ -24,6 +24,11 @@ pub fn instance_name(vpc: usize, instance: usize) -> String {
     format!("{}{instance}", ["a", "b"][vpc])
 }
 
+/// The name of a VPC.
+pub fn vpc_name(vpc: usize) -> &'static str {
+    ["one", "two"][vpc]
+}
+
 /// The name of a host.
 pub fn host_name(host: usize) -> String {
     format!("host{host}")
@@ -36,7 +41,7 @@ pub fn ip(address: u32) -> Ipv4Addr {
 
 // Writing to a String cannot fail.
 fn write_vpc(text: &mut String, at: usize, vpc: &Vpc) {
-    let name = ["one", "two"][at];
+    let name = vpc_name(at);
     let _ = writeln!(text, "  {name}:\n    cidr: {}\n    main_route_table: t0", net(vpc.cidr));
     if vpc.gateway {
         let _ = writeln!(text, "    internet_gateway: igw-{name}");
@@ -46,9 +51,10 @@ fn write_vpc(text: &mut String, at: usize, vpc: &Vpc) {
         // The main route table is that of every subnet which names none (RT-3).
         let table =
             if subnet.table == 0 { String::new() } else { format!(", route_table: t{}", subnet.table) };
+        let shared = if subnet.shared { ", namespace: shared" } else { "" };
         let _ = writeln!(
             text,
-            "      s{number}: {{ cidr: {}, network_acl: l{}{table} }}",
+            "      {name}-s{number}: {{ cidr: {}, network_acl: l{}{table}{shared} }}",
             net(subnet.cidr),
             subnet.acl
         );
@@ -74,7 +80,7 @@ fn write_vpc(text: &mut String, at: usize, vpc: &Vpc) {
             nat.public.map_or("connectivity: private".into(), |public| format!("eip: {}", ip(public)));
         let _ = writeln!(
             text,
-            "      nat-{name}-{number}: {{ subnet: s{}, ip: {}, {public} }}",
+            "      nat-{name}-{number}: {{ subnet: {name}-s{}, ip: {}, {public} }}",
             nat.subnet,
             ip(nat.address)
         );
@@ -99,14 +105,19 @@ fn write_vpc(text: &mut String, at: usize, vpc: &Vpc) {
     }
     *text += "    instances:\n";
     for (number, instance) in vpc.instances.iter().enumerate() {
-        let public = instance.public.map(|public| format!(", eip: {}", ip(public))).unwrap_or_default();
+        let address = |(private, public): &(u32, Option<u32>)| {
+            let public = public.map(|public| format!(", eip: {}", ip(public))).unwrap_or_default();
+            format!("ip: {}{public}", ip(*private))
+        };
+        let others = instance.addresses[1..].iter().map(|it| format!("{{ {} }}", address(it)));
         let groups = instance.groups.iter().map(|group| format!("g{group}"));
         let _ = writeln!(
             text,
-            "      {}: {{ subnet: s{}, ip: {}{public}, security_groups: {}, source_dest_check: {} }}",
+            "      {}: {{ subnet: {name}-s{}, {}, secondary_ips: {}, security_groups: {}, source_dest_check: {} }}",
             instance_name(at, number),
             instance.subnet,
-            ip(instance.address),
+            address(&instance.addresses[0]),
+            list(others),
             list(groups),
             instance.checks
         );

@@ -3,10 +3,10 @@
 use localvpc::explain;
 use localvpc::lower::{IdRegistry, Lowered, lower};
 use localvpc::model::Model;
-use localvpc::view::{ExplainOutcome, ExplainRequest};
+use localvpc::view::{ExplainOutcome, ExplainRequest, Explanation};
 use localvpc_api::Generation;
 
-use super::file::{host_name, instance_name, ip};
+use super::file::{host_name, instance_name, ip, vpc_name};
 use super::random::Random;
 use super::world::{End, World};
 
@@ -20,6 +20,11 @@ pub struct Question {
 }
 
 impl Question {
+    /// Whether an end is meant by another address than its first.
+    pub fn has_secondary(&self) -> bool {
+        [&self.request.from, &self.request.to].iter().any(|word| word.contains('/'))
+    }
+
     /// As a line of `expect:`.
     pub fn expectation(&self) -> String {
         let ExplainRequest { from, to, protocol, port, source_port, .. } = &self.request;
@@ -40,16 +45,16 @@ pub fn of(world: &World, random: &mut Random, count: usize) -> Vec<ExplainReques
     let mut questions = Vec::new();
     let mut has_other = false;
     while questions.len() < count {
-        let from = world.sender(random);
+        let (from, source) = world.sender(random);
         let destination = world.destination(random, from);
         let sender = match from {
-            End::Instance(vpc, instance) => instance_name(vpc, instance),
+            End::Instance(vpc, instance) => name(world, vpc, instance, source),
             End::Host(address) => match world.hosts.iter().position(|host| *host == address) {
                 Some(host) if !world.hosts.contains(&destination) => host_name(host),
                 _ => continue,
             },
         };
-        if world.address(from) == destination {
+        if source == destination {
             continue;
         }
         let protocol = *random.of(&["tcp", "tcp", "tcp", "udp", "udp", "icmp", "47"]);
@@ -79,11 +84,19 @@ fn receiver(world: &World, from: End, destination: u32) -> String {
         return host_name(host);
     }
     if let End::Instance(vpc, _) = from
-        && let Some(instance) = world.vpcs[vpc].instances.iter().position(|it| it.address == destination)
+        && let Some(instance) = world.vpcs[vpc].instances.iter().position(|it| it.has(destination))
     {
-        return instance_name(vpc, instance);
+        return name(world, vpc, instance, destination);
     }
     ip(destination).to_string()
+}
+
+/// What an instance is called by one of its addresses: its name stands for the first.
+fn name(world: &World, vpc: usize, instance: usize, address: u32) -> String {
+    match world.vpcs[vpc].instances[instance].addresses[0].0 == address {
+        true => instance_name(vpc, instance),
+        false => format!("{}/{}", vpc_name(vpc), ip(address)),
+    }
 }
 
 /// Those that the file answers. What depends on a port that a NAT gateway chooses, on any of several source ports, or on what
@@ -96,10 +109,12 @@ pub fn decided(text: &str, questions: Vec<ExplainRequest>) -> Vec<Question> {
     let answers = questions.into_iter().map(|request| {
         let asked = explain::resolve(&index, &request)
             .unwrap_or_else(|error| panic!("{error:?}\n{request:?}\n{text}"));
-        let explanation = explain::answer(&index, &tables, &asked);
-        Question { request, outcome: explanation.outcome, code: explanation.code }
+        let Explanation { outcome, code, send, .. } = explain::answer(&index, &tables, &asked);
+        // What stays in one namespace is no packet of the lab's.
+        let is_decided = [ExplainOutcome::Reachable, ExplainOutcome::Blocked].contains(&outcome);
+        (is_decided && send.is_some()).then_some(Question { request, outcome, code })
     });
-    answers.filter(|it| [ExplainOutcome::Reachable, ExplainOutcome::Blocked].contains(&it.outcome)).collect()
+    answers.flatten().collect()
 }
 
 /// So many of them, half of which are reachable, where there are that many.
