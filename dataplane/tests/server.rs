@@ -150,8 +150,9 @@ fn the_first_message_is_a_hello_in_our_protocol() {
     channel.send(7, &Request::Status, &[]).unwrap();
     assert_eq!(final_error(&channel), Error::ExpectedHello);
     let channel = plane.connect();
-    channel.send(7, &Request::Hello { protocol: PROTOCOL + 1 }, &[]).unwrap();
-    let expected = Error::WrongProtocol { offered: PROTOCOL + 1, supported: PROTOCOL };
+    let other = !PROTOCOL;
+    channel.send(7, &Request::Hello { protocol: other }, &[]).unwrap();
+    let expected = Error::WrongProtocol { offered: other, supported: PROTOCOL };
     assert_eq!(final_error(&channel), expected);
     plane.assert_untouched();
 }

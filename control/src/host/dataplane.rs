@@ -59,6 +59,15 @@ pub enum Error {
     /// It refused, and said why.
     #[error("the dataplane refused: {0}")]
     Refused(#[from] message::Error),
+    /// The two programs do not understand each other.
+    #[error(
+        "the dataplane is of another build than this localvpc ({detail}): install localvpc and {PROGRAM} of one build side by \
+         side, or name the right one in {PROGRAM_VARIABLE}; then run `localvpc up` again"
+    )]
+    OtherBuild {
+        /// What showed it.
+        detail: String,
+    },
     /// It could not be reached, or answered something else than was asked for.
     #[error("no answer from the dataplane: {0}")]
     Channel(String),
@@ -134,7 +143,13 @@ impl Dataplane {
     pub fn adopt(run_dir: &RunDir, journal: Arc<Journal>) -> Result<Option<Self>, Error> {
         let known = journal.look(|state| state.dataplane);
         let found = known.filter(|process| process.is_alive()).or_else(|| find(run_dir).into_iter().next());
-        let greeted = found.and_then(|process| greet(run_dir, process).ok());
+        let greeted = found.and_then(|process| match greet(run_dir, process) {
+            Ok(greeted) => Some(greeted),
+            Err(error) => {
+                tracing::warn!(%error, "the dataplane that was left is replaced");
+                None
+            }
+        });
         let Some((mut running, links)) = greeted else {
             stop_marked(run_dir, known);
             return Ok(None);

@@ -10,7 +10,7 @@ use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use localvpc_api::LinkId;
-use localvpc_api::message::{PROTOCOL, Reply, Request};
+use localvpc_api::message::{self, PROTOCOL, Reply, Request};
 use localvpc_api::socket::{Channel, ReceiveError};
 
 use super::dataplane::Error;
@@ -57,11 +57,21 @@ impl Running {
                 ReceiveError::Io(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                     Error::Channel(format!("nothing came for {} seconds", REPLY.as_secs()))
                 }
+                ReceiveError::Refused { error: message::Error::Malformed { detail }, .. } => {
+                    Error::OtherBuild { detail }
+                }
                 error => Error::Channel(error.to_string()),
             })?;
             match received.content {
                 // Late answer to a request that was given up.
                 _ if received.id < id && received.id != 0 => {}
+                Reply::Error(message::Error::WrongProtocol { offered, supported }) => {
+                    let detail = format!("it speaks protocol {supported}, not {offered}");
+                    return Err(Error::OtherBuild { detail });
+                }
+                Reply::Error(message::Error::Malformed { detail }) => {
+                    return Err(Error::OtherBuild { detail });
+                }
                 Reply::Error(error) => return Err(Error::Refused(error)),
                 reply => return Ok((reply, received.descriptors)),
             }
@@ -128,6 +138,10 @@ pub fn launch(run_dir: &RunDir, journal: &Journal) -> Result<Running, Error> {
 /// Connects and says hello; returns the links that it holds.
 pub fn greet(run_dir: &RunDir, process: ProcessId) -> Result<(Running, Vec<LinkId>), Error> {
     let channel = Channel::connect(&run_dir.dataplane_socket()).map_err(|e| Error::Channel(e.to_string()))?;
+    say_hello(channel, process)
+}
+
+fn say_hello(channel: Channel, process: ProcessId) -> Result<(Running, Vec<LinkId>), Error> {
     channel.limit(Some(REPLY)).map_err(|e| Error::Channel(e.to_string()))?;
     let mut running = Running { channel, process, workers: 1, next_id: 0 };
     match running.ask(&Request::Hello { protocol: PROTOCOL }, &[])?.0 {
@@ -195,4 +209,27 @@ fn last_line(log: &Path, from: u64) -> Option<String> {
 pub fn unexpected(reply: &Reply) -> Error {
     let reply: String = format!("{reply:?}").chars().take(80).collect();
     Error::Channel(format!("it answered something else: {reply}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn another_build_is_named_as_such() {
+        for answer in [
+            json!({ "error": { "wrong_protocol": { "offered": 1, "supported": 2 } } }),
+            json!({ "error": { "malformed": { "detail": "unknown variant `hello`" } } }),
+            json!({ "welcome": { "protocol": 2 } }),
+        ] {
+            let (ours, theirs) = Channel::pair().unwrap();
+            theirs.send(1, &answer, &[]).unwrap();
+            let process = ProcessId::of(std::process::id()).unwrap();
+            let error = say_hello(ours, process).unwrap_err();
+            assert!(matches!(error, Error::OtherBuild { .. }), "{answer}: {error:?}");
+            let text = error.to_string();
+            assert!(text.contains("another build") && text.contains(PROGRAM_VARIABLE), "{text}");
+        }
+    }
 }

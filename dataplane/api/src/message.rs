@@ -13,8 +13,12 @@ use crate::report::{Connection, Counters, Lease, Status};
 use crate::settings::Settings;
 use crate::trace::{TraceReport, TraceRequest};
 
-/// Version of this protocol. Both sides must have the same.
-pub const PROTOCOL: u32 = 1;
+/// Which protocol this is: a hash of what this crate says, made by its build script. Both sides must have the same; the
+/// hello, and the refusal of a wrong one, stay as they are in every protocol.
+pub const PROTOCOL: u32 = match u32::from_str_radix(env!("LOCALVPC_PROTOCOL"), 10) {
+    Ok(number) => number,
+    Err(_) => panic!("the build script writes a number"),
+};
 
 /// Largest packet on the socket, in bytes.
 pub const MAX_MESSAGE: usize = 64 * 1024;
@@ -162,7 +166,7 @@ pub enum Error {
     ExpectedHello,
     /// The other side speaks another protocol.
     #[error(
-        "protocol {offered} was offered, this dataplane speaks {supported}: install control and dataplane of one release"
+        "protocol {offered} was offered, this dataplane speaks {supported}: install control and dataplane of one build"
     )]
     WrongProtocol {
         /// What the requester speaks.
