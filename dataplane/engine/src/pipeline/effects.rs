@@ -372,24 +372,31 @@ mod tests {
     use crate::testing::{craft, lab};
 
     #[test]
-    fn of_two_workers_that_reopen_a_connection_one_walks_again() {
-        let (from, to) = ("10.0.2.20:2000", "203.0.113.5:443");
-        let mut fabric = Fabric::new(lab::tables());
-        for flags in [TcpFacts::SYN, TcpFacts::RST] {
-            fabric.send(lab::APP.1, craft::tcp(flags, from, to));
+    fn of_two_workers_that_begin_the_same_connection_one_walks_again() {
+        // One that was not known, and one on the tuple of a closed one.
+        for before in [&[][..], &[TcpFacts::SYN, TcpFacts::RST]] {
+            let (from, to) = ("10.0.2.20:2000", "203.0.113.5:443");
+            let mut fabric = Fabric::new(lab::tables());
+            for flags in before {
+                fabric.send(lab::APP.1, craft::tcp(*flags, from, to));
+            }
+            let syn = parse(&craft::tcp(TcpFacts::SYN, from, to), Offload::default()).unwrap();
+            let mut walks = [0, 1].map(|_| {
+                let mut walk = Walk::new(&syn, fabric.now, 0);
+                let at = crate::pipeline::admit(&fabric.tables, lab::APP.1, &mut walk, &mut ()).unwrap();
+                crate::pipeline::walk(&fabric.tables, &fabric.state, at, &mut walk, &mut ()).unwrap();
+                walk
+            });
+            let [first, second] = walks
+                .each_mut()
+                .map(|walk| walk.effects.commit(&fabric.tables, &fabric.state, &syn, 0, fabric.now));
+            let first = first.unwrap();
+            assert_eq!(second, Err(NotCommitted::Raced));
+            let Some(Dependency::Lease(lease, _)) = first.last() else { panic!("{first:?}") };
+            assert!(
+                fabric.state.leases.activities.live(*lease, fabric.now).is_some(),
+                "the first one's stays"
+            );
         }
-        let syn = parse(&craft::tcp(TcpFacts::SYN, from, to), Offload::default()).unwrap();
-        let mut walks = [0, 1].map(|_| {
-            let mut walk = Walk::new(&syn, fabric.now, 0);
-            let at = crate::pipeline::admit(&fabric.tables, lab::APP.1, &mut walk, &mut ()).unwrap();
-            crate::pipeline::walk(&fabric.tables, &fabric.state, at, &mut walk, &mut ()).unwrap();
-            walk
-        });
-        let [first, second] = walks
-            .each_mut()
-            .map(|walk| walk.effects.commit(&fabric.tables, &fabric.state, &syn, 0, fabric.now));
-        assert!(first.is_ok());
-        assert_eq!(second, Err(NotCommitted::Raced));
-        assert_eq!(fabric.state.leases.len(), 1, "and the first one's lease stays");
     }
 }
