@@ -137,6 +137,9 @@ pub struct StatusView {
     pub dataplane: Option<report::Status>,
     /// Times the dataplane had to be restarted.
     pub dataplane_restarts: u32,
+    /// What is broken, and the command that mends it.
+    #[serde(default)]
+    pub problems: Vec<String>,
     /// Resources by kind.
     pub resources: BTreeMap<String, u32>,
     /// Instances and internet hosts.

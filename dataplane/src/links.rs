@@ -5,6 +5,7 @@
 
 use std::os::fd::BorrowedFd;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
@@ -28,6 +29,8 @@ pub struct Link {
     queues: Vec<Box<dyn Device>>,
     /// One slot per worker.
     slots: Vec<Slot>,
+    /// A queue has failed.
+    broken: AtomicBool,
 }
 
 /// One worker's counters of a link.
@@ -52,7 +55,7 @@ impl Link {
     pub fn new(id: LinkId, offload: Offload, queues: Vec<Box<dyn Device>>) -> Self {
         assert!(!queues.is_empty(), "{id} has no queue");
         let slots = (0..MAX_WORKERS).map(|_| Slot::default()).collect();
-        Self { id, offload, queues, slots }
+        Self { id, offload, queues, slots, broken: AtomicBool::new(false) }
     }
 
     /// The queue that a worker writes to: its own, or the first where there are fewer than workers.
@@ -74,6 +77,16 @@ impl Link {
     /// The descriptors of all queues, in queue order.
     pub fn descriptors(&self) -> Vec<BorrowedFd<'_>> {
         self.queues.iter().map(|queue| queue.descriptor()).collect()
+    }
+
+    /// Notes that a queue has failed, and so its device.
+    pub fn break_down(&self) {
+        self.broken.store(true, Ordering::Relaxed);
+    }
+
+    /// Whether a queue has failed.
+    pub fn is_broken(&self) -> bool {
+        self.broken.load(Ordering::Relaxed)
     }
 
     /// The slot of a worker, to which only that worker may add.

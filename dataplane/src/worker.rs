@@ -174,6 +174,7 @@ impl<E: Engine> Worker<E> {
                     Ok(()) => Health::Good,
                     Err(errno) => {
                         tracing::error!("{} queue {queue} cannot be watched: {errno}", link.id);
+                        link.break_down();
                         Health::Broken
                     }
                 };
@@ -198,6 +199,7 @@ impl<E: Engine> Worker<E> {
                 );
                 let _ = self.poller.remove(queue.descriptor());
                 reading.health = Health::Broken;
+                reading.link.break_down();
             }
             Err(_) => hands.recover(),
         }

@@ -1,4 +1,5 @@
-//! Polling, merging, batches and the flow cache change when and how packets are written, and nothing about them: every flow's segments are the same.
+//! Polling, merging, batches and the flow cache change when and how packets are written, and nothing else: every flow's segments are the same, and so
+//! are connections, leases and counters afterwards.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -7,6 +8,7 @@ use std::sync::{Arc, Barrier};
 use std::time::Duration;
 
 use localvpc_api::message::Offload as Framing;
+use localvpc_api::report::{Discards, EniCounters, NatGatewayCounters};
 use localvpc_api::settings::{Merge, Poll, Settings};
 use localvpc_api::{Generation, LinkId, Tables};
 use localvpc_dataplane::device::memory::{MemoryDevice, Packet};
@@ -16,6 +18,7 @@ use localvpc_dataplane::links::Link;
 use localvpc_engine::Worker;
 use localvpc_engine::merge::Takes;
 use localvpc_engine::packet::{Segmentation, TcpFacts};
+use localvpc_engine::report;
 use localvpc_engine::segment::{Unfit, segment};
 use localvpc_engine::tables::build;
 use localvpc_engine::testing::{craft, lab};
@@ -95,9 +98,37 @@ impl Net {
         self.opened.wait();
     }
 
+    /// What there is to know once everything has been delivered.
+    fn known(&self) -> Known {
+        let (tables, state) = (self.fleet.tables(), self.fleet.state());
+        let now = localvpc_dataplane::clock::now().into();
+        let mut nat_gateways = report::nat_gateways(&tables, state, now);
+        for gateway in &mut nat_gateways {
+            // What passed within a time says something about the time, too.
+            (gateway.peak_bytes_per_second, gateway.peak_packets_per_second) = (0, 0);
+        }
+        Known {
+            enis: report::enis(&tables, state),
+            nat_gateways,
+            discards: report::discards(state),
+            connections: state.connections.len(),
+            leases: state.leases.len(),
+        }
+    }
+
     fn merged(&self) -> u64 {
         self.fleet.link_counters().iter().map(|link| link.merged).sum()
     }
+}
+
+/// Everything that is counted and remembered.
+#[derive(Debug, PartialEq)]
+struct Known {
+    enis: Vec<EniCounters>,
+    nat_gateways: Vec<NatGatewayCounters>,
+    discards: Vec<Discards>,
+    connections: usize,
+    leases: usize,
 }
 
 /// A packet of one of the flows.
@@ -273,12 +304,16 @@ proptest! {
         steps in steps(),
         (cached_flows, takes, coming) in circumstances(),
     ) {
-        let expected = run(&Net::new(PLAIN, 0, Takes::Nothing), &steps, Coming::OneByOne);
+        let plain = Net::new(PLAIN, 0, Takes::Nothing);
+        let expected = run(&plain, &steps, Coming::OneByOne);
+        let known = plain.known();
+        prop_assert!(known.connections >= 2 && known.enis.iter().any(|eni| eni.sent.bytes > 0));
         for poll in [Poll::Adaptive, Poll::Busy, Poll::Block] {
             for merge in [Merge::On, Merge::Off] {
                 let net = Net::new(Settings { poll, merge }, cached_flows, takes);
                 let found = run(&net, &steps, coming);
                 prop_assert_eq!(&found, &expected, "polling {}, merging {}", poll, merge);
+                prop_assert_eq!(&net.known(), &known, "polling {}, merging {}", poll, merge);
                 if merge == Merge::Off || coming == Coming::OneByOne {
                     prop_assert_eq!(net.merged(), 0);
                 }

@@ -20,7 +20,13 @@ pub fn run(_: Args, global: &Global) -> Result<ExitCode, Failure> {
     let status: StatusView = Client::of(global)?.ask("/v1/status")?;
     match global.output {
         Format::Json => output::print_json(&status)?,
-        Format::Table => output::print(&output::cut(&screen(&status)))?,
+        Format::Table => {
+            output::print(&output::cut(&screen(&status)))?;
+            for problem in &status.problems {
+                // Whole, however narrow the terminal: the command stands at its end.
+                output::print(&format!("\nPROBLEM: {problem}\n"))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

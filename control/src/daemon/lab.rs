@@ -135,13 +135,18 @@ impl Lab {
             Ok(Reply::Status(status)) => Some(status),
             _ => None,
         };
+        let file = state.document.map(|document| document.file).unwrap_or_default();
+        let mut broken = status.as_ref().map(|status| status.broken_links.clone()).unwrap_or_default();
+        broken.extend(self.host.dataplane().refused());
+        let problems = names::broken(&broken, index(&in_force), self.run_dir.lab(), &file);
         view::StatusView {
             lab: self.run_dir.lab().to_owned(),
-            file: state.document.map(|document| document.file).unwrap_or_default(),
+            file,
             control_pid: std::process::id(),
             uptime_s: self.started.elapsed().as_secs(),
             dataplane: status,
             dataplane_restarts: self.host.dataplane().restarts(),
+            problems,
             resources,
             instances,
         }

@@ -1,6 +1,6 @@
 //! The dataplane's rows with the names of the file. What is gone from the file keeps its number.
 
-use localvpc_api::report;
+use localvpc_api::{LinkId, report};
 
 use crate::lower::Index;
 use crate::model::text;
@@ -35,6 +35,18 @@ pub fn connections(rows: Vec<report::Connection>, index: Option<&Index>) -> Vec<
 /// Leases, each with the name of its NAT gateway.
 pub fn leases(rows: Vec<report::Lease>, index: Option<&Index>) -> Vec<Named<report::Lease>> {
     named(rows, |row| name(index, row.nat_gateway, Index::nat_gateway_name))
+}
+
+/// What to say about links whose devices are gone.
+pub fn broken(links: &[LinkId], index: Option<&Index>, lab: &str, file: &str) -> Vec<String> {
+    let say = |link: &LinkId| {
+        format!(
+            "the network device of {} is gone (deleted by hand?), and nothing reaches it or leaves it; \
+             `localvpc down --lab {lab} && localvpc up {file}` makes it again",
+            name(index, *link, Index::link_name)
+        )
+    };
+    links.iter().map(say).collect()
 }
 
 fn named<T>(rows: Vec<T>, name: impl Fn(&T) -> String) -> Vec<Named<T>> {

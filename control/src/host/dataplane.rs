@@ -5,7 +5,7 @@
 //! processes in the namespaces notice a pause. The dataplane in turn outlives control, and gives
 //! the descriptors back to the next one ([`Dataplane::adopt`]).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -102,6 +102,8 @@ struct Inner {
     phase: Phase,
     /// Our copies of everything it was handed.
     links: BTreeMap<LinkId, Link>,
+    /// Of these, those that it refused when it took over: their devices are gone.
+    refused: BTreeSet<LinkId>,
     /// What it was pushed last.
     tables: Option<Tables>,
     /// How it works.
@@ -172,7 +174,14 @@ impl Dataplane {
         links: BTreeMap<LinkId, Link>,
     ) -> Result<Self, Error> {
         let settings = journal.look(|state| state.settings);
-        let inner = Inner { phase: Phase::Running(running), links, tables: None, settings, restarts: 0 };
+        let inner = Inner {
+            phase: Phase::Running(running),
+            links,
+            refused: BTreeSet::new(),
+            tables: None,
+            settings,
+            restarts: 0,
+        };
         let shared = Arc::new(Shared {
             run_dir: run_dir.clone(),
             journal,
@@ -199,6 +208,11 @@ impl Dataplane {
     /// Times it had to be restarted since this control started.
     pub fn restarts(&self) -> u32 {
         self.shared.lock().restarts
+    }
+
+    /// Links that this dataplane refused when it took over from another one, because their devices are gone.
+    pub fn refused(&self) -> Vec<LinkId> {
+        self.shared.lock().refused.iter().copied().collect()
     }
 
     /// Links whose queues are held.
@@ -230,7 +244,11 @@ impl Dataplane {
     ///
     /// [`Error::Channel`] and the like. A link that is not attached is no error.
     pub fn detach(&self, link: LinkId) -> Result<(), Error> {
-        self.shared.lock().links.remove(&link);
+        {
+            let mut inner = self.shared.lock();
+            inner.links.remove(&link);
+            inner.refused.remove(&link);
+        }
         self.shared.change(|inner| match inner.running()?.ask(&Request::DetachLink { link }, &[]) {
             Ok((Reply::Done, _)) | Err(Error::Refused(message::Error::LinkNotAttached { .. })) => Ok(()),
             Ok((other, _)) => Err(unexpected(&other)),
@@ -420,8 +438,16 @@ impl Shared {
         let result = (|| {
             let settings = inner.settings;
             inner.configure(settings)?;
+            inner.refused.clear();
             for link in inner.links.keys().copied().collect::<Vec<_>>() {
-                inner.hand_over(link)?;
+                match inner.hand_over(link) {
+                    // One device that somebody has deleted must not cost all others their packets.
+                    Err(Error::Refused(message::Error::BadDescriptor { detail, .. })) => {
+                        tracing::error!(%link, detail, "the device of a link is gone");
+                        inner.refused.insert(link);
+                    }
+                    other => other?,
+                }
             }
             match inner.tables.take() {
                 Some(tables) => {

@@ -66,6 +66,36 @@ fn a_killed_dataplane_is_replaced_by_control() {
 }
 
 #[test]
+fn a_deleted_device_is_told_with_the_command_that_mends_it_and_costs_only_its_own_packets() {
+    let Some(mut lab) = Lab::up(TWO_TIER) else { return };
+    lab.expect_errors = true;
+    assert_eq!(lab.status().problems, [""; 0]);
+    lab.exec("web", "ip link delete eth0").ok();
+    let told = |lab: &Lab| lab.status().problems.into_iter().next();
+    let problem = wait::until("the loss to be noticed", || told(&lab));
+    let command = format!("localvpc down --lab {} && localvpc up {}", lab.name, lab.file().display());
+    assert!(problem.contains("network device of web is gone") && problem.contains(&command), "{problem}");
+    let screen = lab.localvpc(&["status"]).ok();
+    assert!(screen.stdout.contains(&format!("PROBLEM: {problem}")), "{screen}");
+    let beyond = || lab.curl("app", "http://198.51.100.10/");
+    assert!(beyond().starts_with("you are 203.0.113.20:"));
+
+    // The next dataplane cannot take the dead device over, and takes the others.
+    let old = lab.status().dataplane.expect("it runs").pid;
+    kill(old);
+    wait::until("a new dataplane", || lab.status().dataplane.filter(|it| it.pid != old));
+    assert_eq!(told(&lab), Some(problem));
+    assert!(beyond().starts_with("you are 203.0.113.20:"));
+
+    lab.localvpc(&["down"]).ok();
+    lab.localvpc(&["up", &lab.file().to_string_lossy()]).ok();
+    assert_eq!(lab.status().problems, [""; 0]);
+    lab.wait_for_servers();
+    assert!(lab.curl("internet", "http://203.0.113.10/").starts_with("you are 198.51.100.10:"));
+    lab.down();
+}
+
+#[test]
 fn after_both_are_killed_down_cleans_up() {
     let Some(mut lab) = Lab::up(TWO_TIER) else { return };
     lab.expect_errors = true;

@@ -23,6 +23,9 @@ pub struct Status {
     pub settings: Settings,
     /// Links it holds.
     pub links: Vec<LinkId>,
+    /// Of these, those whose device has failed, deleted perhaps: nothing passes them any more.
+    #[serde(default)]
+    pub broken_links: Vec<LinkId>,
     /// Tracked connections now.
     pub connections: u64,
     /// NAT leases now.

@@ -82,7 +82,7 @@ fn welcome(fleet: &Fleet) -> Reply {
         pid: std::process::id(),
         workers: fleet.workers() as u32,
         generation: fleet.tables().generation,
-        links: attached(fleet),
+        links: attached(fleet, |_| true),
     }
 }
 
@@ -92,7 +92,8 @@ fn status(fleet: &Fleet) -> Status {
         version: VERSION.into(),
         generation: fleet.tables().generation,
         settings: fleet.settings(),
-        links: attached(fleet),
+        links: attached(fleet, |_| true),
+        broken_links: attached(fleet, Link::is_broken),
         connections: fleet.state().connections.len() as u64,
         leases: fleet.state().leases.len() as u64,
         workers: fleet.worker_counters(),
@@ -146,8 +147,9 @@ fn hand_back(link: LinkId, fleet: &Fleet) -> Answer {
     }
 }
 
-fn attached(fleet: &Fleet) -> Vec<LinkId> {
-    let mut links: Vec<_> = fleet.links().keys().copied().collect();
+/// The links of a kind, by ascending id.
+fn attached(fleet: &Fleet, of_kind: impl Fn(&Link) -> bool) -> Vec<LinkId> {
+    let mut links: Vec<_> = fleet.links().values().filter(|link| of_kind(link)).map(|link| link.id).collect();
     links.sort_unstable();
     links
 }

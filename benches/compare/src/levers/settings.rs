@@ -13,8 +13,12 @@ pub struct Settings {
     pub queue_length: u32,
     /// Of both devices, in bytes.
     pub mtu: u16,
+    /// Workers, and queues of each device.
+    pub workers: usize,
     /// Which processors workers run on.
     pub pinning: Pinning,
+    /// Niceness of the workers: less than 0 is more of a right to a processor than others have.
+    pub nice: i32,
     /// How the kernel takes what is written.
     pub napi: Napi,
     /// Super-packets that the devices take.
@@ -78,7 +82,9 @@ impl Settings {
             batch: 64,
             queue_length: 2000,
             mtu: 9001,
+            workers: 2,
             pinning: Pinning::Free,
+            nice: 0,
             napi: Napi::Off,
             granted: Granted::All,
             calls: Calls::Each,
@@ -102,6 +108,8 @@ pub fn levers() -> Vec<Lever> {
         lever("mtu/8500", Settings { mtu: 8500, ..usual() }),
         lever("batch/16", Settings { batch: 16, ..usual() }),
         lever("batch/32", Settings { batch: 32, ..usual() }),
+        lever("workers/1", Settings { workers: 1, ..usual() }),
+        lever("nice/-10", Settings { nice: -10, ..usual() }),
         lever("pinned", Settings { pinning: Pinning::OneEach, ..usual() }),
         lever("napi", Settings { napi: Napi::On, ..usual() }),
         lever("no-uso", Settings { granted: Granted::Tcp, ..usual() }),

@@ -41,9 +41,6 @@ enum Forwarder {
     Rings(Rings),
 }
 
-/// As many as the dataplane starts on a small machine, and as many as each device has queues.
-const WORKERS: usize = 2;
-
 const DEVICE: &str = "vpc";
 
 impl Stage {
@@ -65,7 +62,7 @@ impl Stage {
 
 /// The dataplane's own workers.
 fn fleet(near: Vec<OwnedFd>, far: Vec<OwnedFd>, settings: &Settings) -> Result<Fleet, Failure> {
-    let fleet = Fleet::start_with(WORKERS, 7, |index, _| Null::new(index))?;
+    let fleet = Fleet::start_with(settings.workers, 7, |index, _| Null::new(index))?;
     fleet.configure(settings.dataplane)?;
     // Links 1 and 2 are neighbours.
     for (link, queues) in [(LinkId(1), near), (LinkId(2), far)] {
@@ -74,9 +71,7 @@ fn fleet(near: Vec<OwnedFd>, far: Vec<OwnedFd>, settings: &Settings) -> Result<F
         let queues = queues.into_iter().map(|queue| limited(queue) as Box<dyn Device>);
         fleet.attach(Link::new(link, Offload::VirtioHeader, queues.collect()))?;
     }
-    if settings.pinning == Pinning::OneEach {
-        pin_workers()?;
-    }
+    place_workers(settings)?;
     Ok(fleet)
 }
 
@@ -114,16 +109,19 @@ impl Device for Limited {
     }
 }
 
-/// Each worker gets a processor of its own. They are this process's only threads of that name.
-fn pin_workers() -> Result<(), Failure> {
+/// Says where and how readily workers run. They are this process's only threads of that name.
+fn place_workers(settings: &Settings) -> Result<(), Failure> {
     for task in fs::read_dir("/proc/self/task")? {
         let task = task?;
         let name = fs::read_to_string(task.path().join("comm"))?;
         let Some(number) = name.trim().strip_prefix("worker-") else { continue };
-        let mut processors = CpuSet::new();
-        processors.set(number.parse::<usize>()? % std::thread::available_parallelism()?);
-        let thread = task.file_name().to_string_lossy().parse()?;
-        rustix::thread::sched_setaffinity(Pid::from_raw(thread), &processors)?;
+        let thread = Pid::from_raw(task.file_name().to_string_lossy().parse()?);
+        if settings.pinning == Pinning::OneEach {
+            let mut processors = CpuSet::new();
+            processors.set(number.parse::<usize>()? % std::thread::available_parallelism()?);
+            rustix::thread::sched_setaffinity(thread, &processors)?;
+        }
+        rustix::process::setpriority_process(thread, settings.nice)?;
     }
     Ok(())
 }
@@ -135,7 +133,7 @@ fn instance(address: Ipv4Addr, settings: &Settings) -> Result<(Endpoint, Vec<Own
             // SAFETY: a thread's network namespace is its own; descriptors stay shared.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
             let namespace = File::open("/proc/thread-self/ns/net")?;
-            let queues = (0..WORKERS).map(|_| queue(settings)).collect::<Result<_, _>>()?;
+            let queues = (0..settings.workers).map(|_| queue(settings)).collect::<Result<_, _>>()?;
             // The kernel would send router solicitations of its own.
             fs::write(format!("/proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6"), "1")?;
             let (mtu, length) = (settings.mtu.to_string(), settings.queue_length.to_string());
