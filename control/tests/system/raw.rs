@@ -102,13 +102,14 @@ fn rfc5961_natgw_18_natgw_22_segments_that_do_not_fit() {
         ("SYN to a closed port", "arrives"),
         ("RST that acknowledges something else", "arrives, new"),
         ("RST that acknowledges the SYN", "arrives, closed"),
-        // A closed connection is not opened from outside (NATGW-18); from inside the same ports begin another one, with another lease (NATGW-14).
+        // A closed connection is not opened from outside (NATGW-18); from inside the same ports begin another one, by the same port of
+        // the gateway (NATGW-14: the far end may still hold the old one).
         ("FIN", "arrives, closing"),
         ("FIN of the other", "arrives, closed"),
         ("the last ACK", "arrives, closed"),
         ("SYN from outside on the closed connection", "NGW_NO_CONNECTION"),
         ("SYN from inside on the closed connection", "arrives, new"),
-        ("its port", "another one"),
+        ("its port", "the same"),
         ("the reply to it", "arrives"),
         // NATGW-22: as if the server had said so, though app's ENI lets nothing in. A RST is not answered.
         (
