@@ -5,33 +5,21 @@ use std::net::{TcpStream, UdpSocket};
 
 use localvpc::view::NatGatewayMetrics;
 
-use crate::harness::{Lab, Transport, echoes, edit, wait};
+use crate::harness::{Lab, Transport, behind_a_nat_gateway, echoes, edit, wait};
 
-/// app leaves by nat-a; nat-b stands beside it.
-const TWO: &str = "
-lab: two
-vpcs:
-  main:
-    cidr: 10.0.0.0/16
-    internet_gateway: igw
-    subnets:
-      public: { cidr: 10.0.1.0/24, route_table: public }
-      private: { cidr: 10.0.2.0/24, route_table: private }
-    route_tables:
-      public: [ { to: 0.0.0.0/0, via: igw } ]
-      private: [ { to: 0.0.0.0/0, via: nat-a } ]
-    nat_gateways:
-      nat-a: { subnet: public, eip: 203.0.113.20 }
-      nat-b: { subnet: public, eip: [203.0.113.21, 203.0.113.22] }
+/// app leaves by nat; nat-b stands beside it.
+const TWO: &str = behind_a_nat_gateway!(
+    "      nat-b: { subnet: public, eip: [203.0.113.21, 203.0.113.22] }
     instances:
       app: { subnet: private, ip: 10.0.2.20 }
 internet:
   hosts:
     example: { ip: 198.51.100.10, run: [localvpc serve 80, localvpc serve 7 --echo] }
-";
+"
+);
 
 fn by_nat_b() -> String {
-    edit(TWO, "via: nat-a }", "via: nat-b }")
+    edit(TWO, "via: nat }", "via: nat-b }")
 }
 
 /// Requires that the next line is answered with a reset.
@@ -66,7 +54,7 @@ fn natgw_22_a_connection_that_idles_too_long_is_reset_on_the_next_write() {
     wait::until("the connection to idle out", || lab.leases().is_empty().then_some(()));
     lab.discards("NGW_NO_CONNECTION", || is_reset(&mut connection));
     wait::until("the idle timeout to be counted", || {
-        (metrics(&lab, "nat-a").idle_timeout_count == 1).then_some(())
+        (metrics(&lab, "nat").idle_timeout_count == 1).then_some(())
     });
     // A new one works at once.
     echoes(&mut lab.connect("app", "198.51.100.10:7"));
@@ -90,7 +78,7 @@ fn a_route_moves_between_nat_gateways_under_load() {
     is_reset(&mut talking);
     let seen = lab.curl("app", "http://198.51.100.10/");
     assert!(seen.starts_with("you are 203.0.113.21:") || seen.starts_with("you are 203.0.113.22:"), "{seen}");
-    let held: Vec<_> = lab.leases().into_iter().filter(|lease| lease.name == "nat-a").collect();
+    let held: Vec<_> = lab.leases().into_iter().filter(|lease| lease.name == "nat").collect();
     assert!(!held.is_empty(), "the old leases are held until they idle out");
 
     // Back within the idle time: the connection that was silent meanwhile goes on with its lease.
@@ -111,16 +99,16 @@ fn a_route_moves_between_nat_gateways_under_load() {
 fn rt_17_rt_19_a_deleted_nat_gateway_leaves_a_blackhole() {
     let Some(lab) = Lab::up(TWO) else { return };
     lab.curl("app", "http://198.51.100.10/");
-    let deleted = edit(TWO, "nat-a: { subnet: public,", "nat-a: { state: deleted, subnet: public,");
+    let deleted = edit(TWO, "nat: { subnet: public,", "nat: { state: deleted, subnet: public,");
     let up = lab.apply(&deleted).ok();
-    assert!(up.stdout.contains("~ NAT gateway nat-a"), "{up}");
-    assert!(up.stderr.contains("leads to NAT gateway `nat-a`, which is deleted: it is a blackhole"), "{up}");
+    assert!(up.stdout.contains("~ NAT gateway nat"), "{up}");
+    assert!(up.stderr.contains("leads to NAT gateway `nat`, which is deleted: it is a blackhole"), "{up}");
     lab.curl_is_cut("app", "http://198.51.100.10/", "BAD_STATE_ROUTE");
     let explained = lab.explain("app example tcp/80", 1);
     assert_eq!(explained["code"], "BAD_STATE_ROUTE", "{explained}");
     wait::until("its leases to end", || lab.leases().is_empty().then_some(()));
 
-    lab.apply(&edit(&deleted, "via: nat-a }", "via: nat-b }")).ok();
+    lab.apply(&edit(&deleted, "via: nat }", "via: nat-b }")).ok();
     lab.curl("app", "http://198.51.100.10/");
     lab.apply(TWO).ok();
     assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"), "made anew");
@@ -130,15 +118,15 @@ fn rt_17_rt_19_a_deleted_nat_gateway_leaves_a_blackhole() {
 fn natgw_4_the_internet_gateway_drops_what_a_private_nat_gateway_sends() {
     let private = edit(
         TWO,
-        "nat-a: { subnet: public, eip: 203.0.113.20 }",
-        "nat-a: { subnet: public, connectivity: private, ip: [10.0.1.100, 10.0.1.101] }",
+        "nat: { subnet: public, ip: 10.0.1.100, eip: 203.0.113.20 }",
+        "nat: { subnet: public, connectivity: private, ip: [10.0.1.100, 10.0.1.101] }",
     );
     let Some(lab) = Lab::up(&private) else { return };
     lab.curl_is_cut("app", "http://198.51.100.10/", "IGW_PUBLIC_IP_ASSOCIATION_FOR_EGRESS");
     assert!(lab.leases().is_empty());
     let explained = lab.explain("app example tcp/80", 1);
     let advice = explained["advice"].as_str().unwrap_or_default();
-    assert!(advice.contains("NAT gateway nat-a is private"), "{explained}");
+    assert!(advice.contains("NAT gateway nat is private"), "{explained}");
 }
 
 #[test]
@@ -148,7 +136,7 @@ fn natgw_48_natgw_49_metrics_of_real_connections() {
         lab.curl("app", "http://198.51.100.10/");
     }
     lab.ping_is_cut("internet", "203.0.113.20", "NGW_NO_CONNECTION");
-    let now = metrics(&lab, "nat-a");
+    let now = metrics(&lab, "nat");
     assert_eq!((now.connection_attempt_count, now.connection_established_count), (3, 3), "{now:?}");
     assert_eq!(now.bytes_in_from_source, now.bytes_out_to_destination, "{now:?}");
     assert_eq!(
@@ -176,7 +164,7 @@ fn load_natgw_22_iperf3_is_reset_when_its_route_moves_and_a_new_one_takes_the_ne
         leases.iter().filter(|it| it.name == gateway).map(|it| it.row.out.bytes).sum()
     };
     let first = iperf3("-t 60");
-    wait::until("iperf3 to send", || (carried("nat-a") > 1_000_000).then_some(()));
+    wait::until("iperf3 to send", || (carried("nat") > 1_000_000).then_some(()));
     lab.apply(&by_nat_b()).ok();
     let reset = first.end().exits(1);
     assert!(reset.stderr.contains("Connection reset by peer"), "{reset}");
@@ -262,10 +250,10 @@ fn natgw_27_natgw_48_metrics_are_what_was_sent() {
         stranger.send_to(&[0; 100], from).expect("it can be sent");
     }
     wait::until("the last to be discarded", || (lab.discarded("NGW_NO_CONNECTION") == 20).then_some(()));
-    let known = metrics(&lab, "nat-a");
+    let known = metrics(&lab, "nat");
     // 28 bytes of headers each.
     let expected = NatGatewayMetrics {
-        name: "nat-a".to_owned(),
+        name: "nat".to_owned(),
         active_connection_count: 0,
         bytes_in_from_source: 20 * 1_028,
         bytes_out_to_destination: 20 * 1_028,
@@ -289,7 +277,7 @@ fn natgw_27_natgw_48_metrics_are_what_was_sent() {
     // 1480 bytes of data fit a packet of 1500, so these are seven: dropped, and counted as such.
     lab.exec("app", "ip link set eth0 mtu 1500").ok();
     lab.ping_is_cut("app", "-M dont -s 10000 198.51.100.10", "NGW_FRAGMENT");
-    let more = metrics(&lab, "nat-a");
+    let more = metrics(&lab, "nat");
     assert_eq!(more.packets_drop_count, known.packets_drop_count + 2 * 7, "{more:?}");
     assert_eq!(more.packets_out_to_destination, known.packets_out_to_destination);
     assert_eq!(more.bytes_in_from_source - known.bytes_in_from_source, 2 * (10_008 + 7 * 20));
