@@ -11,6 +11,7 @@
 //! - [`discard`]: the single list of discard reasons
 //! - [`trace`]: what a dry-run walk reports, stage by stage
 //! - [`report`]: counters, connections and NAT leases as the dataplane shows them
+//! - [`scope`]: which addresses the internet knows
 //! - [`message`]: requests, replies, handshake and errors of the socket
 //! - [`socket`]: carries messages with their descriptors
 
@@ -18,6 +19,7 @@ pub mod discard;
 pub mod ids;
 pub mod message;
 pub mod report;
+pub mod scope;
 pub mod settings;
 pub mod socket;
 pub mod tables;
@@ -25,4 +27,5 @@ pub mod trace;
 
 pub use discard::DiscardReason;
 pub use ids::*;
+pub use scope::Scope;
 pub use tables::Tables;

@@ -79,7 +79,7 @@ impl Walker<'_, '_> {
             direction: Direction::Outbound,
             translated,
         };
-        let dead_end = match scope(packet.destination.ip) {
+        let dead_end = match Scope::of(packet.destination.ip) {
             Scope::Private => Some(DiscardReason::PrivateDestination.into()),
             Scope::Shared => Some(DiscardReason::SharedDestination.into()),
             Scope::Public => match self.question.to {
@@ -171,7 +171,7 @@ impl Walker<'_, '_> {
         let before = *packet;
         let vpc = self.fabric.vpc_of(gateway)?;
         let owner = self.fabric.owner(vpc, private);
-        let refusal = match scope(packet.source.ip) {
+        let refusal = match Scope::of(packet.source.ip) {
             _ if self.is_other_gateway(vpc) => Some(Code::from(Detail::IgwOutsideVpc)),
             _ if self.assumed == Some(packet.source.ip) => None,
             Scope::Private => Some(DiscardReason::PrivateSource.into()),
@@ -206,21 +206,7 @@ pub(super) fn nat_decision(
     Decision::NatGateway { nat_gateway, direction, translated, established }
 }
 
-enum Scope {
-    Private,
-    Shared,
-    Public,
-}
-
-fn scope(address: IpAddr) -> Scope {
-    match address {
-        IpAddr::V4(v4) if v4.is_private() => Scope::Private,
-        IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64 => Scope::Shared,
-        _ => Scope::Public,
-    }
-}
-
 /// Whether the internet knows an address of this kind.
 pub(super) fn is_public(address: IpAddr) -> bool {
-    matches!(scope(address), Scope::Public)
+    Scope::of(address) == Scope::Public
 }

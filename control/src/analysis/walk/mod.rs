@@ -13,7 +13,7 @@ use std::net::{IpAddr, Ipv4Addr};
 
 use localvpc_api::tables::{Action, Eni, RouteTarget, SourceDestCheck};
 use localvpc_api::trace::{Decision, Direction, MatchedRoute, Protocol, SecurityGroupVerdict, Tuple};
-use localvpc_api::{DiscardReason, EniId, InternetGatewayId, NatGatewayId, SubnetId, VpcId};
+use localvpc_api::{DiscardReason, EniId, InternetGatewayId, NatGatewayId, Scope, SubnetId, VpcId};
 
 use super::fabric::{Fabric, Owner};
 use super::filters::{self, Load};

@@ -12,8 +12,8 @@
 
 use std::net::IpAddr;
 
-use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Decision, Direction};
+use localvpc_api::{DiscardReason, Scope};
 
 use super::route_table::{owner, router_address};
 use super::{At, Observer, Stop, Walk};
@@ -80,7 +80,7 @@ pub fn enter(tables: &Tables, walk: &mut Walk<'_>, seen: &mut impl Observer) -> 
 fn outward(tables: &Tables, walk: &mut Walk<'_>, igw: InternetGatewayIndex) -> Result<(), Stop> {
     let gateway = tables.internet_gateway(igw);
     let source = walk.tuple.source;
-    match scope(walk.tuple.destination) {
+    match Scope::of(walk.tuple.destination) {
         Scope::Private => return Err(DiscardReason::PrivateDestination.into()),
         Scope::Shared => return Err(DiscardReason::SharedDestination.into()),
         Scope::Public => {}
@@ -95,7 +95,7 @@ fn outward(tables: &Tables, walk: &mut Walk<'_>, igw: InternetGatewayIndex) -> R
 }
 
 fn inward(tables: &Tables, walk: &mut Walk<'_>, association: &Association) -> Result<At, Stop> {
-    match scope(walk.tuple.source) {
+    match Scope::of(walk.tuple.source) {
         Scope::Private => return Err(DiscardReason::PrivateSource.into()),
         Scope::Shared => return Err(DiscardReason::SharedSource.into()),
         Scope::Public => {}
@@ -113,22 +113,5 @@ fn quotes(quoted: Option<IpAddr>, translated: IpAddr) -> Result<(), DiscardReaso
     match quoted {
         Some(quoted) if quoted != translated => Err(DiscardReason::UnrelatedIcmpError),
         _ => Ok(()),
-    }
-}
-
-enum Scope {
-    /// RFC 1918, or IPv6's unique local addresses.
-    Private,
-    /// RFC 6598.
-    Shared,
-    Public,
-}
-
-fn scope(address: IpAddr) -> Scope {
-    match address {
-        IpAddr::V4(v4) if v4.is_private() => Scope::Private,
-        IpAddr::V4(v4) if v4.octets()[0] == 100 && v4.octets()[1] & 0b1100_0000 == 64 => Scope::Shared,
-        IpAddr::V6(v6) if v6.is_unique_local() => Scope::Private,
-        _ => Scope::Public,
     }
 }
