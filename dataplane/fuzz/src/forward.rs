@@ -8,7 +8,6 @@
 
 use std::collections::HashMap;
 
-use localvpc_api::tables::{Action, RouteTarget, Traffic};
 use localvpc_api::trace::Protocol;
 use localvpc_api::{DiscardReason, LinkId};
 use localvpc_engine::packet::{Checksum, Kind, Offload, Packet, parse};
@@ -323,32 +322,7 @@ fn super_packet(input: &mut Input<'_>, source: &str, destination: &str) -> Optio
 
 fn push(net: &mut Fabric, what: u8) {
     net.push(|rows| match what % 9 {
-        0 => toggle(&mut rows.security_groups[0].inbound, || rule(lab::tcp(80), anyone())),
-        1 => toggle(&mut rows.security_groups[0].outbound, || rule(Traffic::All, anyone())),
-        2 => toggle(&mut rows.security_groups[1].inbound, || rule(Traffic::All, anyone())),
-        3 => toggle(&mut rows.security_groups[2].inbound, || rule(Traffic::All, anyone())),
-        4 => {
-            toggle(&mut rows.network_acls[0].inbound, || entry(100, Action::Allow, Traffic::All, "0.0.0.0/0"))
-        }
-        5 => toggle(&mut rows.network_acls[1].outbound, || {
-            entry(100, Action::Allow, lab::tcp(443), "0.0.0.0/0")
-        }),
-        6 => {
-            let target = &mut rows.route_tables[1].routes[1].target;
-            *target = match target {
-                RouteTarget::Blackhole => RouteTarget::NatGateway(NAT),
-                _ => RouteTarget::Blackhole,
-            };
-        }
         7 => rows.enis[1].max_connections = u32::from(what >> 4).max(1),
-        _ => {}
+        what => lab::change(rows, what.into()),
     });
-}
-
-fn toggle<T>(list: &mut Vec<T>, make: impl FnOnce() -> T) {
-    if list.is_empty() {
-        list.push(make());
-    } else {
-        list.clear();
-    }
 }

@@ -173,3 +173,33 @@ pub fn ip(text: &str) -> IpAddr {
 pub fn net(text: &str) -> IpNet {
     text.parse().expect("a test's prefix")
 }
+
+/// Changes a rule, a route, or for a number above 6 nothing; the same change again takes it back.
+pub fn change(rows: &mut Tables, what: usize) {
+    match what {
+        0 => toggle(&mut rows.security_groups[0].inbound, || rule(tcp(80), anyone())),
+        1 => toggle(&mut rows.security_groups[0].outbound, || rule(Traffic::All, anyone())),
+        2 => toggle(&mut rows.security_groups[1].inbound, || rule(Traffic::All, anyone())),
+        3 => toggle(&mut rows.security_groups[2].inbound, || rule(Traffic::All, anyone())),
+        4 => {
+            toggle(&mut rows.network_acls[0].inbound, || entry(100, Action::Allow, Traffic::All, "0.0.0.0/0"))
+        }
+        5 => toggle(&mut rows.network_acls[1].outbound, || entry(100, Action::Allow, tcp(443), "0.0.0.0/0")),
+        6 => {
+            let target = &mut rows.route_tables[1].routes[1].target;
+            *target = match target {
+                RouteTarget::Blackhole => RouteTarget::NatGateway(NAT),
+                _ => RouteTarget::Blackhole,
+            };
+        }
+        _ => {}
+    }
+}
+
+fn toggle<T>(list: &mut Vec<T>, make: impl FnOnce() -> T) {
+    if list.is_empty() {
+        list.push(make());
+    } else {
+        list.clear();
+    }
+}

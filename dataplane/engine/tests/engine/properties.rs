@@ -4,7 +4,6 @@
 use std::collections::HashSet;
 use std::sync::Barrier;
 
-use localvpc_api::tables::{Action, RouteTarget, Traffic};
 use localvpc_api::trace::Protocol;
 use localvpc_api::{DiscardReason, LinkId};
 use localvpc_engine::packet::{Echo, Offload, TcpFacts, parse};
@@ -106,34 +105,7 @@ fn packet(flags: u8, source: &str, destination: &str, payload: usize) -> Vec<u8>
 }
 
 fn push(net: &mut Fabric, what: usize) {
-    net.push(|rows| match what {
-        0 => toggle(&mut rows.security_groups[0].inbound, || rule(lab::tcp(80), anyone())),
-        1 => toggle(&mut rows.security_groups[0].outbound, || rule(Traffic::All, anyone())),
-        2 => toggle(&mut rows.security_groups[1].inbound, || rule(Traffic::All, anyone())),
-        3 => toggle(&mut rows.security_groups[2].inbound, || rule(Traffic::All, anyone())),
-        4 => {
-            toggle(&mut rows.network_acls[0].inbound, || entry(100, Action::Allow, Traffic::All, "0.0.0.0/0"))
-        }
-        5 => toggle(&mut rows.network_acls[1].outbound, || {
-            entry(100, Action::Allow, lab::tcp(443), "0.0.0.0/0")
-        }),
-        6 => {
-            let target = &mut rows.route_tables[1].routes[1].target;
-            *target = match target {
-                RouteTarget::Blackhole => RouteTarget::NatGateway(NAT),
-                _ => RouteTarget::Blackhole,
-            };
-        }
-        _ => {}
-    });
-}
-
-fn toggle<T>(list: &mut Vec<T>, make: impl FnOnce() -> T) {
-    if list.is_empty() {
-        list.push(make());
-    } else {
-        list.clear();
-    }
+    net.push(|rows| lab::change(rows, what));
 }
 
 /// Carries out a step; says what became of the packet, if one was sent.

@@ -1,7 +1,6 @@
 //! TCP segment by segment through the whole dataplane: what everybody who keeps the connection makes of it (RFC 5961, 7857, 9293).
 //!
-//! A segment is written as tcpdump does: `> S. 1000 ack 5001 len 10 win 500 scale 7`, with S, F, R and `.` for ACK; `>` is
-//! from app. Each case runs between two instances, where both ENIs track it, and through the NAT gateway, where app's ENI
+//! A segment is written as tcpdump does ([`segment`]); `>` is from app. Each case runs between two instances, where both ENIs track it, and through the NAT gateway, where app's ENI
 //! tracks it and the gateway leases a port. All of them must agree. No segment is refused for its numbers: AWS documents
 //! no such check.
 
@@ -13,6 +12,7 @@ use localvpc_engine::report;
 use localvpc_engine::testing::craft::{self, tcp_scaled, tcp_segment};
 use localvpc_engine::testing::fabric::{Fabric, Outcome};
 use localvpc_engine::testing::lab::{self, *};
+use localvpc_engine::testing::segment::segment;
 
 const APP_END: &str = "10.0.2.20:40000";
 const S: u64 = 1_000;
@@ -124,37 +124,6 @@ fn established(steps: &[(&str, Phase)]) {
     for far in BOTH {
         Talk::established(far).play(steps);
     }
-}
-
-fn segment(text: &str) -> (TcpFacts, Option<u8>, bool) {
-    let mut words = text.split(' ');
-    let mut word = || words.next();
-    let from_app = word() == Some(">");
-    let mut flags = 0;
-    for letter in word().expect("flags").chars() {
-        flags |= match letter {
-            'S' => TcpFacts::SYN,
-            'F' => TcpFacts::FIN,
-            'R' => TcpFacts::RST,
-            '.' => TcpFacts::ACK,
-            _ => panic!("`{letter}` in `{text}`"),
-        };
-    }
-    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok()).expect("a number");
-    let sequence = number(word());
-    let mut facts = TcpFacts { flags, sequence, acknowledgement: 0, window: 500, payload: 0 };
-    let mut scale = None;
-    while let Some(name) = word() {
-        let value = number(word());
-        match name {
-            "ack" => facts.acknowledgement = value,
-            "len" => facts.payload = value,
-            "win" => facts.window = value as u16,
-            "scale" => scale = Some(value as u8),
-            _ => panic!("`{name}` in `{text}`"),
-        }
-    }
-    (facts, scale, from_app)
 }
 
 // Sequence numbers.

@@ -1,13 +1,13 @@
 //! Cases: segments, and the phase and the timer after each. A client at 1000 opens a connection to a server at 5000.
 //!
-//! A segment is written as tcpdump does: `> S. 1000 ack 5001 len 10 win 500 scale 7`, with S, F, R and `.` for ACK.
-//! `>` is from the client. Every case is played twice, with the client inside and outside.
+//! A segment is written as tcpdump does ([`segment`]); `>` is from the client. Every case is played twice, with the client inside and outside.
 
 use Phase::{Closed, Closing, Established, New};
 use Timer::{Keep, Restart};
 use localvpc_api::report::ConnectionState as Phase;
 
 use super::*;
+use crate::testing::segment::segment;
 
 /// A segment, and the phase and the timer after it.
 type Step = (&'static str, Phase, Timer);
@@ -38,38 +38,6 @@ fn established(steps: &[Step]) -> Connection {
     ];
     all.extend_from_slice(steps);
     play(&all)
-}
-
-fn segment(text: &str) -> (TcpFacts, Option<u8>, bool) {
-    let mut words = text.split(' ');
-    let mut word = || words.next();
-    let from_client = word() == Some(">");
-    let mut flags = 0;
-    for letter in word().expect("flags").chars() {
-        flags |= match letter {
-            'S' => TcpFacts::SYN,
-            'F' => TcpFacts::FIN,
-            'R' => TcpFacts::RST,
-            '.' => TcpFacts::ACK,
-            '-' => 0,
-            _ => panic!("`{letter}` in `{text}`"),
-        };
-    }
-    let number = |word: Option<&str>| word.and_then(|word| word.parse::<u32>().ok()).expect("a number");
-    let sequence = number(word());
-    let mut facts = TcpFacts { flags, sequence, acknowledgement: 0, window: 500, payload: 0 };
-    let mut scale = None;
-    while let Some(name) = word() {
-        let value = number(word());
-        match name {
-            "ack" => facts.acknowledgement = value,
-            "len" => facts.payload = value,
-            "win" => facts.window = value as u16,
-            "scale" => scale = Some(value as u8),
-            _ => panic!("`{name}` in `{text}`"),
-        }
-    }
-    (facts, scale, from_client)
 }
 
 // Opening.
