@@ -11,6 +11,8 @@
 
 pub mod path;
 
+use std::num::NonZeroU16;
+
 use localvpc_api::trace::Direction;
 use localvpc_api::{Generation, LinkId};
 use zerocopy::FromZeros;
@@ -18,14 +20,15 @@ use zerocopy::FromZeros;
 use crate::Time;
 use crate::hash::Seed;
 use crate::memory::{Zeroed, prefetch};
-use crate::packet::{Brief, Key};
+use crate::packet::{Brief, Carried, Key};
 use crate::pipeline::effects::{Dependencies, Dependency};
 use crate::pipeline::rewrite::Rewrite;
 use crate::state::State;
-use crate::state::activity::{Activity, Ref};
+use crate::state::activity::{Activity, MAX_LINES, Ref};
 use crate::state::index::Absence;
+use crate::state::tcp::side::Segment;
 use crate::tables::{EniIndex, NatGatewayIndex};
-use path::{DEPENDENCIES, Paths, Role};
+use path::Paths;
 
 /// What was decided for a flow.
 #[derive(Debug, FromZeros)]
@@ -44,15 +47,33 @@ pub struct Flow {
 
 const _: () = assert!(size_of::<Flow>() == 64);
 
-/// A [`Ref`] or an [`Absence`].
+/// Dependencies of a flow that is cached; the rare one with more is walked.
+const DEPENDENCIES: usize = 3;
+
+/// A [`Dependency`], or that there is none, and none behind it.
 #[derive(Clone, Copy, Debug, FromZeros)]
-struct Stored(u32, u32);
+struct Stored {
+    /// Its kind in the upper two bits, the direction of the flow's packets in the next; then the slot of its [`Ref`] or the stripe of its [`Absence`].
+    place: u32,
+    /// The version of its [`Ref`], or how many the [`Absence`] has counted.
+    version: u32,
+}
+
+const NOTHING: u32 = 0;
+/// This and the next one are kept, in this order.
+const CONNECTION: u32 = 1;
+const LEASE: u32 = 2;
+const NO_CONNECTION: u32 = 3;
+
+const KIND_SHIFT: u32 = 30;
+const DIRECTION_SHIFT: u32 = 29;
+const _: () = assert!(MAX_LINES == 1 << DIRECTION_SHIFT);
 
 /// A worker's cache.
 #[derive(Debug)]
 pub struct FlowCache {
     /// By set, 16 bits of the hash of each flow in it; 0 where there is none.
-    tags: Zeroed<[u64; WAYS / 4]>,
+    tags: Zeroed<[u16; WAYS]>,
     flows: Zeroed<Flow>,
     paths: Paths,
     seed: Seed,
@@ -65,8 +86,12 @@ pub struct FlowCache {
 
 const WAYS: usize = 16;
 
-/// In the seventh byte of an IPv4 header.
-const DONT_FRAGMENT: u8 = 0x40;
+/// Where a flow is looked for: a set, and what stands there in its place.
+#[derive(Clone, Copy, Debug)]
+pub struct Spot {
+    set: u32,
+    tag: NonZeroU16,
+}
 
 /// Where a flow may be in the cache: only a hint, until its key was compared.
 #[derive(Clone, Copy, Debug)]
@@ -101,26 +126,25 @@ impl FlowCache {
         }
     }
 
-    /// The hash of a flow.
+    /// Where a flow is looked for, if anywhere. Has the processor fetch what [`place`](Self::place) reads.
     #[inline]
-    pub fn hash(&self, key: Key) -> u64 {
-        key.hash(self.seed)
+    pub fn spot(&self, key: Key) -> Option<Spot> {
+        let hash = key.hash(self.seed);
+        let set = ((u128::from(hash) * self.tags.len() as u128) >> 64) as usize;
+        prefetch(self.tags.get(set)?);
+        // There are at most 2²⁶. 0 says that there is no flow.
+        Some(Spot { set: set as u32, tag: NonZeroU16::new(hash as u16).unwrap_or(NonZeroU16::MIN) })
     }
 
-    /// Has the processor fetch what [`place`](Self::place) reads.
+    /// Where the flow that is looked for there may be. Has the processor fetch what is there.
     #[inline]
-    pub fn prefetch_set(&self, hash: u64) {
-        if let Some(tags) = self.tags.get(self.set(hash)) {
-            prefetch(tags);
+    pub fn place(&self, spot: Spot) -> Option<Place> {
+        let set = spot.set as usize;
+        let found = matching(&self.tags[set], spot.tag.get());
+        if found == 0 {
+            return None;
         }
-    }
-
-    /// Where a flow with this hash may be. Has the processor fetch what is there.
-    #[inline]
-    pub fn place(&self, hash: u64) -> Option<Place> {
-        let set = self.set(hash);
-        let way = matching(self.tags.get(set)?, tag(hash)).next()?;
-        let place = set * WAYS + way;
+        let place = set * WAYS + found.trailing_zeros() as usize;
         prefetch(&self.flows[place]);
         Some(Place(place as u32))
     }
@@ -132,12 +156,11 @@ impl FlowCache {
         if flow.epoch != self.epoch {
             return;
         }
-        for (at, role) in self.paths.at(flow.path).roles.iter().enumerate() {
-            let stored = flow.dependencies[at];
-            match role {
-                Role::Connection(_) => state.connections.activities.prefetch(stored.reference()),
-                Role::Lease(_) => state.leases.activities.prefetch(stored.reference()),
-                Role::NoConnection | Role::Nothing => {}
+        for stored in &flow.dependencies {
+            match stored.kind() {
+                CONNECTION => state.connections.activities.prefetch(stored.slot()),
+                LEASE => state.leases.activities.prefetch(stored.slot()),
+                _ => {}
             }
         }
     }
@@ -148,47 +171,50 @@ impl FlowCache {
     pub fn forward(
         &mut self,
         hint: Option<Place>,
-        (packet, key, hash): (&Brief, Key, u64),
+        key: Key,
+        packet: &Brief,
         bytes: &mut [u8],
         state: &State,
         now: Time,
     ) -> Option<LinkId> {
         let flow = match hint {
             Some(Place(place)) if self.flows[place as usize].key == key => &self.flows[place as usize],
-            _ => &self.flows[self.position(key, hash)?],
+            _ => &self.flows[self.position(key)?],
         };
         if flow.epoch != self.epoch {
             return None;
         }
         let path = self.paths.at(flow.path);
-        if packet.segment_length > path.mtu || packet.ttl < path.ttl {
+        if packet.segment_length > path.mtu
+            || packet.ttl < path.ttl
+            || (path.numbers && !packet.dont_fragment)
+        {
             return None;
         }
-        let (connections, leases) = (&state.connections.activities, &state.leases.activities);
-        for (at, role) in path.roles.iter().enumerate() {
-            let stored = flow.dependencies[at];
-            let holds = match role {
-                Role::Connection(_) => connections.steady(stored.reference(), now).is_some(),
-                // What leaves a NAT gateway and may be fragmented gets a number there: it is walked.
-                Role::Lease(direction) => {
-                    let keeps_number = *direction == Direction::Inbound || bytes[6] & DONT_FRAGMENT != 0;
-                    keeps_number && leases.steady(stored.reference(), now).is_some()
-                }
-                Role::NoConnection => state.connections.still_absent(stored.absence()),
-                Role::Nothing => break,
-            };
-            if !holds {
+        let kept = [&state.connections.activities, &state.leases.activities];
+        let mut lines = [None; DEPENDENCIES];
+        for (line, stored) in lines.iter_mut().zip(&flow.dependencies) {
+            // By index, since jumps that depend on what a flow has are hard to foresee.
+            if let Some(activities) = kept.get(stored.kind().wrapping_sub(CONNECTION) as usize) {
+                *line = Some((activities.steady(stored.reference(), now)?, stored.direction()));
+            } else if stored.kind() == NOTHING {
+                break;
+            } else if !state.connections.still_absent(stored.absence()) {
                 return None;
             }
         }
-        let (load, facts) = (packet.load(), packet.facts());
-        for (at, role) in path.roles.iter().enumerate() {
-            let reference = flow.dependencies[at].reference();
-            match *role {
-                Role::Connection(direction) => connections.line(reference).touch(load, facts, direction, now),
-                Role::Lease(direction) => leases.line(reference).touch(load, facts, direction, now),
-                Role::NoConnection => {}
-                Role::Nothing => break,
+        let load = packet.load();
+        match &packet.carried {
+            Carried::Tcp(facts) => {
+                let segment = Segment::in_mid_stream(facts);
+                for (line, direction) in lines.iter().flatten() {
+                    line.touch(load, Some(&segment), *direction, now);
+                }
+            }
+            Carried::Udp => {
+                for (line, direction) in lines.iter().flatten() {
+                    line.touch(load, None, *direction, now);
+                }
             }
         }
         flow.rewrite.apply_brief(bytes, packet);
@@ -201,15 +227,14 @@ impl FlowCache {
             return 0;
         }
         let Some(path) = self.paths.intern(&decided) else { return 0 };
-        let hash = self.hash(key);
-        let set = self.set(hash);
-        let mut dependencies = [Stored(0, 0); DEPENDENCIES];
+        let Some(spot) = self.spot(key) else { return 0 };
+        let mut dependencies = [Stored { place: NOTHING, version: 0 }; DEPENDENCIES];
         for (stored, dependency) in dependencies.iter_mut().zip(&decided.dependencies) {
             *stored = Stored::of(dependency);
         }
-        let at = match self.position(key, hash) {
+        let at = match self.position(key) {
             Some(at) => at,
-            None => set * WAYS + self.make_room(set, tag(hash)).way,
+            None => self.make_room(spot),
         };
         let grown = u64::from(self.flows[at].epoch == 0);
         self.flows[at] = Flow { key, epoch: self.epoch, path, rewrite: decided.rewrite, dependencies };
@@ -222,7 +247,7 @@ impl FlowCache {
         self.epoch = self.epoch.wrapping_add(1);
         if self.epoch == 0 {
             // The flows of four billion epochs ago would be true again.
-            self.tags.fill([0; WAYS / 4]);
+            self.tags.fill([0; WAYS]);
             self.flows.iter_mut().for_each(|flow| flow.epoch = 0);
             self.epoch = 1;
         }
@@ -234,32 +259,34 @@ impl FlowCache {
         &mut self.paths
     }
 
-    fn position(&self, key: Key, hash: u64) -> Option<usize> {
-        let set = self.set(hash);
-        let ways = matching(self.tags.get(set)?, tag(hash));
-        ways.map(|way| set * WAYS + way).find(|at| self.flows[*at].key == key)
+    fn position(&self, key: Key) -> Option<usize> {
+        let spot = self.spot(key)?;
+        let set = spot.set as usize;
+        let mut found = matching(&self.tags[set], spot.tag.get());
+        while found != 0 {
+            let at = set * WAYS + found.trailing_zeros() as usize;
+            if self.flows[at].key == key {
+                return Some(at);
+            }
+            found &= found - 1;
+        }
+        None
     }
 
-    /// Gives a way of a set to a flow.
-    fn make_room(&mut self, set: usize, tag: u16) -> Room {
+    /// Gives a way of a set to a flow; says which of all it is.
+    fn make_room(&mut self, Spot { set, tag }: Spot) -> usize {
+        let set = set as usize;
         let tags = &mut self.tags[set];
-        let way = matching(tags, 0).next().unwrap_or_else(|| {
-            self.victim = (self.victim + 1) % WAYS as u8;
-            usize::from(self.victim)
-        });
-        let shift = way % 4 * 16;
-        tags[way / 4] = tags[way / 4] & !(0xFFFF << shift) | u64::from(tag) << shift;
-        Room { way }
+        let way = match matching(tags, 0) {
+            0 => {
+                self.victim = (self.victim + 1) % WAYS as u8;
+                usize::from(self.victim)
+            }
+            free => free.trailing_zeros() as usize,
+        };
+        tags[way] = tag.get();
+        set * WAYS + way
     }
-
-    #[inline]
-    fn set(&self, hash: u64) -> usize {
-        ((u128::from(hash) * self.tags.len() as u128) >> 64) as usize
-    }
-}
-
-struct Room {
-    way: usize,
 }
 
 /// What [`FlowCache::insert`] is told of a walk.
@@ -315,45 +342,69 @@ pub struct Stale;
 
 impl Stored {
     fn of(dependency: &Dependency) -> Self {
+        let kept = |kind: u32, Ref { slot, version }: Ref, direction: Direction| Self {
+            place: kind << KIND_SHIFT | (direction as u32) << DIRECTION_SHIFT | slot,
+            version,
+        };
         match *dependency {
-            Dependency::Connection(Ref { slot, version }, _)
-            | Dependency::Lease(Ref { slot, version }, _) => Self(slot, version),
-            Dependency::NoConnection(Absence { stripe, made }) => Self(stripe, made),
+            Dependency::Connection(activity, direction) => kept(CONNECTION, activity, direction),
+            Dependency::Lease(activity, direction) => kept(LEASE, activity, direction),
+            Dependency::NoConnection(Absence { stripe, made }) => {
+                Self { place: NO_CONNECTION << KIND_SHIFT | stripe, version: made }
+            }
         }
     }
 
     #[inline]
+    fn kind(self) -> u32 {
+        self.place >> KIND_SHIFT
+    }
+
+    #[inline]
+    fn direction(self) -> Direction {
+        match self.place >> DIRECTION_SHIFT & 1 {
+            0 => Direction::Inbound,
+            _ => Direction::Outbound,
+        }
+    }
+
+    #[inline]
+    fn slot(self) -> u32 {
+        self.place & (MAX_LINES - 1)
+    }
+
+    #[inline]
     fn reference(self) -> Ref {
-        Ref { slot: self.0, version: self.1 }
+        Ref { slot: self.slot(), version: self.version }
     }
 
     #[inline]
     fn absence(self) -> Absence {
-        Absence { stripe: self.0, made: self.1 }
+        Absence { stripe: self.slot(), made: self.version }
     }
 }
 
-/// Not 0, which says that there is none.
+/// A bit for each way of a set that has a tag.
+#[cfg(target_arch = "x86_64")]
 #[inline]
-fn tag(hash: u64) -> u16 {
-    (hash as u16).max(1)
+fn matching(tags: &[u16; WAYS], tag: u16) -> u16 {
+    use std::arch::x86_64::{
+        _mm_cmpeq_epi16, _mm_loadu_si128, _mm_movemask_epi8, _mm_packs_epi16, _mm_set1_epi16,
+    };
+    let halves = tags.as_ptr();
+    // SAFETY: every x86-64 has SSE2; both halves lie within the array, and may lie anywhere.
+    unsafe {
+        let wanted = _mm_set1_epi16(tag.cast_signed());
+        let low = _mm_cmpeq_epi16(_mm_loadu_si128(halves.cast()), wanted);
+        let high = _mm_cmpeq_epi16(_mm_loadu_si128(halves.add(WAYS / 2).cast()), wanted);
+        _mm_movemask_epi8(_mm_packs_epi16(low, high)) as u16
+    }
 }
 
-/// The ways of a set that have a tag, and rarely, behind one that has it, others; the caller compares keys. 0 is found exactly.
-#[inline]
-fn matching(tags: &[u64; WAYS / 4], tag: u16) -> impl Iterator<Item = usize> {
-    const ONES: u64 = 0x0001_0001_0001_0001;
-    const HIGHS: u64 = 0x8000_8000_8000_8000;
-    let wanted = u64::from(tag) * ONES;
-    tags.iter().enumerate().flat_map(move |(at, word)| {
-        let difference = word ^ wanted;
-        let mut found = difference.wrapping_sub(ONES) & !difference & HIGHS;
-        std::iter::from_fn(move || {
-            let way = at * 4 + (found != 0).then(|| found.trailing_zeros() as usize / 16)?;
-            found &= found - 1;
-            Some(way)
-        })
-    })
+/// A bit for each way of a set that has a tag.
+#[cfg(not(target_arch = "x86_64"))]
+fn matching(tags: &[u16; WAYS], tag: u16) -> u16 {
+    tags.iter().enumerate().fold(0, |found, (way, known)| found | u16::from(*known == tag) << way)
 }
 
 #[cfg(test)]
@@ -382,7 +433,7 @@ mod tests {
     }
 
     fn out(cache: &FlowCache, key: Key) -> Option<u32> {
-        let at = cache.position(key, cache.hash(key))?;
+        let at = cache.position(key)?;
         let flow = &cache.flows[at];
         (flow.epoch == cache.epoch).then(|| cache.paths.at(flow.path).out.0)
     }
@@ -429,16 +480,14 @@ mod tests {
     fn without_room_it_keeps_none() {
         let mut cache = FlowCache::new(0, 1);
         assert_eq!(cache.insert(key(1, 1), decided(1)), 0);
-        assert!(cache.place(7).is_none() && out(&cache, key(1, 1)).is_none());
+        assert!(cache.spot(key(1, 1)).is_none() && out(&cache, key(1, 1)).is_none());
     }
 
     #[test]
     fn ways_are_found_by_their_tags() {
-        let tags = [0x0001_8000_0000_FFFF, 0, 0x7FFF_0001_0002_0003, u64::MAX];
-        let found = |tag| matching(&tags, tag).next();
-        assert_eq!(
-            [0xFFFF, 0, 0x8000, 1, 2, 3, 0x7FFF, 9].map(found),
-            [Some(0), Some(1), Some(2), Some(3), Some(9), Some(8), Some(11), None]
-        );
+        let tags = [9, 0, 0x7FFF, 0xFFFF, 1, 1, 2, 3, 0x8000, 0x0100, 4, 5, 6, 7, 8, 0];
+        let found = |tag| matching(&tags, tag);
+        assert_eq!([9, 0xFFFF, 0x8000, 0x0100, 8].map(found), [1, 1 << 3, 1 << 8, 1 << 9, 1 << 14]);
+        assert_eq!([1, 0, 10, 0xFF00].map(found), [0b11 << 4, 1 << 1 | 1 << 15, 0, 0]);
     }
 }

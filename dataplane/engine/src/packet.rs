@@ -11,7 +11,7 @@ mod offload;
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
-pub use self::brief::{Brief, Carried, Key, brief};
+pub use self::brief::{Brief, Carried, Key, brief, guess, is_tcp, tcp_brief, udp_brief};
 pub use self::fragment::Fragment;
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;
@@ -171,6 +171,19 @@ pub enum Quoted {
 /// Why the packet must be discarded before anything is decided about it.
 #[inline]
 pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
+    match brief::usual(bytes, offload) {
+        Some(packet) => Ok(packet),
+        None => parse_by_headers(bytes, offload),
+    }
+}
+
+/// The same, header by header: what [`parse`] does with all but the usual packets, and would do with those.
+///
+/// # Errors
+///
+/// Why the packet must be discarded before anything is decided about it.
+#[inline(never)]
+pub fn parse_by_headers(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     let (ip, rest) = Ipv4::checked(bytes)?;
     if ip.is_fragment() {
         return fragment::parse(ip, rest, offload);

@@ -96,12 +96,6 @@ struct Pending {
     cache_hits: u64,
 }
 
-/// What the flow cache is asked about a packet.
-struct Question {
-    packet: Brief,
-    hash: u64,
-}
-
 /// Flows that a worker's cache holds.
 const CACHE_CAPACITY: usize = 1 << 15;
 
@@ -164,9 +158,8 @@ impl Worker {
         self.outbox.clear();
         self.outbox.turn_to(0);
         self.turn_to(tables);
-        let question = self.question(from, bytes, offload);
         let arrival = Arrival { from, offload, now };
-        let verdict = match question.and_then(|question| self.hit(state, from, &question, None, bytes, now)) {
+        let verdict = match self.hit(state, arrival, None, bytes) {
             Some(verdict) => verdict,
             None => self.decide(tables, state, arrival, bytes),
         };
@@ -188,27 +181,36 @@ impl Worker {
         self.outbox.packets()
     }
 
-    /// What to ask the flow cache about a packet, if it may know.
-    #[inline(always)]
-    fn question(&self, from: LinkId, bytes: &[u8], offload: Offload) -> Option<Question> {
-        let packet = packet::brief(bytes, offload)?;
-        let key = packet.key(from)?;
-        Some(Question { packet, hash: self.cache.hash(key) })
-    }
-
     /// Forwards a packet whose flow the cache knows.
     #[inline(always)]
     fn hit(
         &mut self,
         state: &State,
-        from: LinkId,
-        question: &Question,
+        arrival: Arrival,
         hint: Option<Place>,
         bytes: &mut [u8],
-        now: Time,
     ) -> Option<Verdict> {
-        let Question { packet, hash } = question;
-        let link = self.cache.forward(hint, (packet, packet.key(from)?, *hash), bytes, state, now)?;
+        // Apart, so that each of them knows what it deals with.
+        if packet::is_tcp(bytes) {
+            let packet = packet::tcp_brief(bytes, arrival.offload)?;
+            self.hit_by(&packet, state, arrival, hint, bytes)
+        } else {
+            let packet = packet::udp_brief(bytes, arrival.offload)?;
+            self.hit_by(&packet, state, arrival, hint, bytes)
+        }
+    }
+
+    #[inline(always)]
+    fn hit_by(
+        &mut self,
+        packet: &Brief,
+        state: &State,
+        arrival: Arrival,
+        hint: Option<Place>,
+        bytes: &mut [u8],
+    ) -> Option<Verdict> {
+        let key = packet.key(arrival.from)?;
+        let link = self.cache.forward(hint, key, packet, bytes, state, arrival.now)?;
         self.pending.cache_hits += 1;
         Some(Verdict::Forward { link, length: packet.length.into(), segments: packet.segments })
     }

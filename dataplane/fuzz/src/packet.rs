@@ -1,13 +1,14 @@
 //! Any packet with any offload: what the parser says of it is so, and what it accepts can be rewritten there and back.
 //!
 //! - A packet is refused, or its facts lie within its bytes and agree with etherparse's.
+//! - The usual packets are parsed at once, and with the same outcome as header by header.
 //! - What the flow cache reads of a packet ([`Brief`]) exists only of what the parser takes, and says the same.
 //! - What lies behind the packet, as padding, changes nothing.
 //! - A rewrite gives the tuple that was asked for, keeps data and damage, and can be undone.
 
 use etherparse::{LaxNetSlice, LaxSlicedPacket, TransportSlice};
 use localvpc_api::trace::{Protocol, Tuple};
-use localvpc_engine::packet::{Brief, Checksum, Kind, Packet, brief, parse};
+use localvpc_engine::packet::{Brief, Checksum, Kind, Packet, brief, parse, parse_by_headers};
 use localvpc_engine::pipeline::rewrite::Rewrite;
 
 use crate::input::Input;
@@ -30,6 +31,7 @@ fn run(input: &mut Input<'_>) -> Option<()> {
         }
     };
     let parsed = parse(&bytes, offload);
+    assert_eq!(parsed, parse_by_headers(&bytes, offload));
     assert_eq!(brief(&bytes, offload), parsed.as_ref().ok().and_then(Brief::of));
     let padded = [&bytes[..], &[0xEE; 3]].concat();
     if let Ok(packet) = parsed {

@@ -15,22 +15,6 @@ use crate::packet::Load;
 use crate::pipeline::effects::Dependency;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
 
-/// Dependencies of a flow that is cached; the rare one with more is walked.
-pub const DEPENDENCIES: usize = 3;
-
-/// What a dependency of a flow is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Role {
-    /// A tracked connection, and the direction of the packets seen from its ENI.
-    Connection(Direction),
-    /// A NAT lease, and the direction of the packets: outbound is from inside.
-    Lease(Direction),
-    /// That an ENI tracks no such connection.
-    NoConnection,
-    /// There is none, and none behind it.
-    Nothing,
-}
-
 /// A way through the VPC.
 #[derive(Debug)]
 pub struct Path {
@@ -40,8 +24,8 @@ pub struct Path {
     pub mtu: u16,
     /// Smallest TTL that survives it.
     pub ttl: u8,
-    /// What the dependencies of its flows are.
-    pub roles: [Role; DEPENDENCIES],
+    /// Whether a packet on it gets a number if it may be fragmented: it leaves a NAT gateway.
+    pub numbers: bool,
     counters: Counters,
     /// Packets of the batch so far.
     packets: u32,
@@ -62,7 +46,7 @@ struct Identity {
     out: LinkId,
     mtu: u16,
     ttl: u8,
-    roles: [Role; DEPENDENCIES],
+    numbers: bool,
     counters: Counters,
 }
 
@@ -84,19 +68,13 @@ impl Paths {
 
     /// The number of a walk's path; `None` if there are too many.
     pub fn intern(&mut self, decided: &Decided) -> Option<u16> {
-        let mut roles = [Role::Nothing; DEPENDENCIES];
-        for (role, dependency) in roles.iter_mut().zip(&decided.dependencies) {
-            *role = match dependency {
-                Dependency::Connection(_, direction) => Role::Connection(*direction),
-                Dependency::Lease(_, direction) => Role::Lease(*direction),
-                Dependency::NoConnection(_) => Role::NoConnection,
-            };
-        }
+        let leaves =
+            |dependency: &Dependency| matches!(dependency, Dependency::Lease(_, Direction::Outbound));
         let identity = Identity {
             out: decided.out,
             mtu: decided.mtu,
             ttl: decided.ttl,
-            roles,
+            numbers: decided.dependencies.iter().any(leaves),
             counters: Counters {
                 sender: decided.sender,
                 receiver: decided.receiver,
@@ -107,8 +85,8 @@ impl Paths {
             return Some(*known);
         }
         let number = u16::try_from(self.paths.len()).ok()?;
-        let Identity { out, mtu, ttl, roles, counters } = identity.clone();
-        self.paths.push(Path { out, mtu, ttl, roles, counters, packets: 0, bytes: 0 });
+        let Identity { out, mtu, ttl, numbers, counters } = identity.clone();
+        self.paths.push(Path { out, mtu, ttl, numbers, counters, packets: 0, bytes: 0 });
         self.known.insert(identity, number);
         Some(number)
     }

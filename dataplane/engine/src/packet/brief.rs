@@ -1,14 +1,17 @@
 //! Reads of a packet what the flow cache needs, and no more: the fast path of parsing.
 //!
 //! A [`Brief`] exists of exactly those packets that a cache may decide: whole IPv4 packets without options, UDP or TCP in
-//! mid-stream, that [`parse`](super::parse) takes too. Everything else, good or bad, is left to the parser.
+//! mid-stream, that the parser takes too. [`parse`](super::parse) reads TCP in the same way, and leaves everything else, good
+//! or bad, to [`parse_by_headers`](super::parse_by_headers), with which this must agree about every packet there is.
+
+use std::net::IpAddr;
 
 use localvpc_api::LinkId;
-use localvpc_api::trace::Protocol;
+use localvpc_api::trace::{Protocol, Tuple};
 
 use super::{Checksum, Kind, Load, Offload, Packet, Segmentation, TcpFacts};
 use crate::hash::Seed;
-use crate::wire::checksum;
+use crate::wire::{self, checksum};
 
 /// What the flow cache needs to know of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,6 +24,8 @@ pub struct Brief {
     pub carried: Carried,
     /// Hops left.
     pub ttl: u8,
+    /// Whether it must not be fragmented.
+    pub dont_fragment: bool,
     /// How many packets it stands for, at least 1.
     pub segments: u16,
     /// Bytes of the largest of them, IP header included.
@@ -56,62 +61,182 @@ const IP: usize = 20;
 const TCP: usize = 20;
 const UDP: usize = 8;
 
+/// Where the protocol stands.
+const PROTOCOL: usize = 9;
+
+/// In the seventh byte of an IPv4 header.
+const DONT_FRAGMENT: u8 = 0x40;
+
+/// Flags that no segment in mid-stream has.
+const CONTROLS: u8 = TcpFacts::SYN | TcpFacts::FIN | TcpFacts::RST;
+
 /// Reads a packet that a link delivered; `None` if it is not one that a flow cache may decide.
 #[inline(always)]
 pub fn brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
+    if is_tcp(bytes) { tcp_brief(bytes, offload) } else { udp_brief(bytes, offload) }
+}
+
+/// Whether it is TCP, if it is IPv4.
+#[inline(always)]
+pub fn is_tcp(bytes: &[u8]) -> bool {
+    bytes.get(PROTOCOL) == Some(&Protocol::TCP.0)
+}
+
+/// A [`brief`] of TCP.
+#[inline(always)]
+pub fn tcp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
+    let head = Head::of(bytes, Protocol::TCP)?;
+    let (facts, headers) = head.tcp(bytes)?;
+    if facts.flags & CONTROLS != 0 {
+        return None;
+    }
+    head.brief(Carried::Tcp(facts), headers, offload)
+}
+
+/// A [`brief`] of UDP.
+#[inline(always)]
+pub fn udp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
+    let head = Head::of(bytes, Protocol::UDP)?;
+    let datagram = u32::from(u16::from_be(head.word(IP + 4)));
+    if datagram < UDP as u32 || head.room < datagram {
+        return None;
+    }
+    head.brief(Carried::Udp, (IP + UDP) as u16, offload)
+}
+
+/// The flow that a packet belongs to if a cache may decide about it, which is known only of its [`Brief`].
+#[inline(always)]
+pub fn guess(bytes: &[u8], link: LinkId) -> Option<Key> {
     let head: &[u8; IP + UDP] = bytes.first_chunk()?;
-    let word = |at: usize| u16::from_be_bytes([head[at], head[at + 1]]);
-    let length = word(2);
-    // Version 4, no options; no fragment; honest length.
-    if head[0] != 0x45 || word(6) & 0x3FFF != 0 || usize::from(length) > bytes.len() {
+    let tcp = is_tcp(bytes);
+    if tcp && bytes.get(IP + 13)? & CONTROLS != 0 {
         return None;
     }
-    let ip: &[u8; IP] = head.first_chunk()?;
-    if !(is_unicast(ip[12]) & is_unicast(ip[16])) || !checksum::verify_header(ip) {
-        return None;
-    }
-    let room = usize::from(length).checked_sub(IP)?;
-    let (carried, headers) = match head[9] {
-        6 => {
-            let tcp: &[u8; IP + TCP] = bytes.first_chunk()?;
-            let number = |at: usize| u32::from_be_bytes([tcp[at], tcp[at + 1], tcp[at + 2], tcp[at + 3]]);
-            let header = usize::from(tcp[IP + 12] >> 4) * 4;
-            let flags = tcp[IP + 13];
-            if header < TCP || room < header || flags & (TcpFacts::SYN | TcpFacts::FIN | TcpFacts::RST) != 0 {
-                return None;
-            }
-            let facts = TcpFacts {
-                flags,
-                sequence: number(IP + 4),
-                acknowledgement: number(IP + 8),
-                window: u16::from_be_bytes([tcp[IP + 14], tcp[IP + 15]]),
-                payload: (room - header) as u32,
-            };
-            (Carried::Tcp(facts), IP + header)
-        }
-        17 => {
-            let datagram = usize::from(word(IP + 4));
-            if datagram < UDP || room < datagram {
-                return None;
-            }
-            (Carried::Udp, IP + UDP)
-        }
-        _ => return None,
+    let addresses = u64::from_ne_bytes(*head[12..].first_chunk()?);
+    let ports = u32::from_ne_bytes(*head[IP..].first_chunk()?);
+    Some(Key::new(addresses, ports, link, tcp))
+}
+
+/// Reads all of a packet, if it is one of the usual kind: a whole TCP segment with any flags, over IPv4 without options.
+#[inline(always)]
+pub(super) fn usual(bytes: &[u8], offload: Offload) -> Option<Packet> {
+    let head = Head::of(bytes, Protocol::TCP)?;
+    let (facts, headers) = head.tcp(bytes)?;
+    let (segments, segment_length) = head.size(offload, headers)?;
+    let window_scale = match facts.flags & TcpFacts::SYN {
+        0 => None,
+        _ => wire::tcp::window_scale(&bytes[IP + TCP..headers.into()]),
     };
-    let (segments, segment_length) = match offload {
-        Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, .. } => (1, length),
-        _ => offload.check(Protocol(head[9]), length, headers as u16).ok()?,
+    let address = |at: usize| {
+        IpAddr::from([head.bytes[at], head.bytes[at + 1], head.bytes[at + 2], head.bytes[at + 3]])
     };
-    Some(Brief {
-        addresses: u64::from_ne_bytes(*ip.last_chunk()?),
-        ports: u32::from_ne_bytes([head[IP], head[IP + 1], head[IP + 2], head[IP + 3]]),
-        carried,
-        ttl: ip[8],
+    Some(Packet {
+        tuple: Tuple {
+            source: address(12),
+            destination: address(16),
+            source_port: u16::from_be(head.word(IP)),
+            destination_port: u16::from_be(head.word(IP + 2)),
+            protocol: Protocol::TCP,
+        },
+        kind: Kind::Tcp(facts),
+        window_scale,
+        fragment: None,
+        ttl: head.bytes[8],
+        dont_fragment: head.dont_fragment(),
+        transport: IP as u16,
+        length: head.length.into(),
         segments,
         segment_length,
-        length,
         checksum: offload.checksum,
     })
+}
+
+/// The first bytes of a whole IPv4 packet of a protocol, without options, whose header is as it should be.
+struct Head<'a> {
+    protocol: Protocol,
+    bytes: &'a [u8; IP + UDP],
+    /// Of all of the packet.
+    length: u16,
+    /// Bytes behind the IP header.
+    room: u32,
+}
+
+impl<'a> Head<'a> {
+    #[inline(always)]
+    fn of(packet: &'a [u8], protocol: Protocol) -> Option<Self> {
+        let bytes: &[u8; IP + UDP] = packet.first_chunk()?;
+        let length = u16::from_be_bytes([bytes[2], bytes[3]]);
+        let fragment = u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3FFF;
+        // Version 4, no options; no fragment; honest length.
+        if bytes[0] != 0x45 || fragment != 0 || usize::from(length) > packet.len() {
+            return None;
+        }
+        if bytes[PROTOCOL] != protocol.0
+            || !checksum::verify_header(bytes.first_chunk()?)
+            || !is_unicast(bytes[12])
+            || !is_unicast(bytes[16])
+        {
+            return None;
+        }
+        Some(Self { protocol, bytes, length, room: u32::from(length).checked_sub(IP as u32)? })
+    }
+
+    /// The TCP header of `packet` behind it, and how many bytes both headers have.
+    #[inline(always)]
+    fn tcp(&self, packet: &[u8]) -> Option<(TcpFacts, u16)> {
+        let bytes: &[u8; IP + TCP] = packet.first_chunk()?;
+        let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
+        let header = u32::from(bytes[IP + 12] >> 4) * 4;
+        if header < TCP as u32 || self.room < header {
+            return None;
+        }
+        let facts = TcpFacts {
+            flags: bytes[IP + 13],
+            sequence: number(IP + 4),
+            acknowledgement: number(IP + 8),
+            window: u16::from_be_bytes([bytes[IP + 14], bytes[IP + 15]]),
+            payload: self.room - header,
+        };
+        Some((facts, IP as u16 + header as u16))
+    }
+
+    #[inline(always)]
+    fn brief(&self, carried: Carried, headers: u16, offload: Offload) -> Option<Brief> {
+        let (segments, segment_length) = self.size(offload, headers)?;
+        Some(Brief {
+            addresses: u64::from_ne_bytes(*self.bytes[12..].first_chunk()?),
+            ports: u32::from_ne_bytes(*self.bytes[IP..].first_chunk()?),
+            carried,
+            ttl: self.bytes[8],
+            dont_fragment: self.dont_fragment(),
+            segments,
+            segment_length,
+            length: self.length,
+            checksum: offload.checksum,
+        })
+    }
+
+    /// How many packets it stands for, and the length of the largest.
+    #[inline(always)]
+    fn size(&self, offload: Offload, headers: u16) -> Option<(u16, u16)> {
+        match offload {
+            Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, .. } => {
+                Some((1, self.length))
+            }
+            _ => offload.check(self.protocol, self.length, headers).ok(),
+        }
+    }
+
+    #[inline(always)]
+    fn dont_fragment(&self) -> bool {
+        self.bytes[6] & DONT_FRAGMENT != 0
+    }
+
+    /// As it stands there.
+    #[inline(always)]
+    fn word(&self, at: usize) -> u16 {
+        u16::from_ne_bytes([self.bytes[at], self.bytes[at + 1]])
+    }
 }
 
 /// As [`ipv4::is_unicast`](crate::wire::ipv4::is_unicast) says, by the first byte.
@@ -124,14 +249,11 @@ impl Brief {
     /// The same of a packet that was parsed already.
     pub fn of(packet: &Packet) -> Option<Self> {
         let carried = match packet.kind {
-            Kind::Tcp(facts) if facts.flags & (TcpFacts::SYN | TcpFacts::FIN | TcpFacts::RST) == 0 => {
-                Carried::Tcp(facts)
-            }
+            Kind::Tcp(facts) if facts.flags & CONTROLS == 0 => Carried::Tcp(facts),
             Kind::Udp => Carried::Udp,
             _ => return None,
         };
-        let (std::net::IpAddr::V4(source), std::net::IpAddr::V4(destination)) =
-            (packet.tuple.source, packet.tuple.destination)
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.tuple.source, packet.tuple.destination)
         else {
             return None;
         };
@@ -147,6 +269,7 @@ impl Brief {
             ports: u32::from_ne_bytes([i, j, k, l]),
             carried,
             ttl: packet.ttl,
+            dont_fragment: packet.dont_fragment,
             segments: packet.segments,
             segment_length: packet.segment_length,
             // IPv4 counts in 16 bits, and BIG TCP is for links that a TUN is not.
@@ -159,10 +282,7 @@ impl Brief {
     #[inline]
     pub fn key(&self, link: LinkId) -> Option<Key> {
         let tcp = matches!(self.carried, Carried::Tcp(_));
-        (link.0 < MAX_LINK).then(|| Key {
-            addresses: self.addresses,
-            rest: u64::from(self.ports) << 32 | u64::from(link.0) << 8 | u64::from(tcp),
-        })
+        (link.0 < MAX_LINK).then(|| Key::new(self.addresses, self.ports, link, tcp))
     }
 
     /// What its connections count.
@@ -182,6 +302,11 @@ impl Brief {
 }
 
 impl Key {
+    #[inline(always)]
+    fn new(addresses: u64, ports: u32, link: LinkId, tcp: bool) -> Self {
+        Self { addresses, rest: u64::from(ports) << 32 | u64::from(link.0) << 8 | u64::from(tcp) }
+    }
+
     /// Its hash.
     #[inline]
     pub(crate) fn hash(self, seed: Seed) -> u64 {
@@ -194,7 +319,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::packet::parse;
+    use crate::packet::{parse, parse_by_headers};
     use crate::testing::{craft, generate};
 
     #[test]
@@ -203,7 +328,9 @@ mod tests {
         let plain = |bytes: Vec<u8>| brief(&bytes, Offload::default()).is_some();
         assert!(plain(craft::tcp(TcpFacts::ACK, from, to)) && plain(craft::udp(from, to, b"data")));
         for flags in [TcpFacts::SYN, TcpFacts::FIN | TcpFacts::ACK, TcpFacts::RST] {
-            assert!(!plain(craft::tcp(flags, from, to)));
+            let packet = craft::tcp(flags, from, to);
+            assert_eq!(guess(&packet, LinkId(1)), None);
+            assert!(!plain(packet));
         }
         assert!(!plain(craft::udp("127.0.0.1:1", to, b"")) && !plain(craft::udp(from, "224.0.0.1:1", b"")));
         for header in 0..16_u8 {
@@ -230,16 +357,21 @@ mod tests {
             ],
             offload in prop_oneof![Just(Offload::default()), generate::offloads()],
         ) {
-            let parsed = parse(&bytes, offload).ok().and_then(|packet| Brief::of(&packet));
-            prop_assert_eq!(brief(&bytes, offload), parsed);
+            let parsed = parse_by_headers(&bytes, offload);
+            prop_assert_eq!(parse(&bytes, offload), parsed);
+            let brief = brief(&bytes, offload);
+            prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
+            if let Some(brief) = brief {
+                prop_assert_eq!(guess(&bytes, LinkId(7)), brief.key(LinkId(7)));
+            }
         }
 
         #[test]
         fn agrees_with_the_parser_about_offloads(
-            payload in 0..4000_u32, size in 0..2000_u16, udp: bool, padding in 0..9_usize, damage in prop::option::of((0..44_usize, any::<u8>())),
+            payload in 0..4000_u32, flags: u8, size in 0..2000_u16, udp: bool, padding in 0..9_usize, damage in prop::option::of((0..44_usize, any::<u8>())),
         ) {
             let (from, to) = ("10.0.2.20:5000", "203.0.113.5:443");
-            let facts = TcpFacts { flags: TcpFacts::ACK, sequence: 1, acknowledgement: 2, window: 3, payload };
+            let facts = TcpFacts { flags, sequence: 1, acknowledgement: 2, window: 3, payload };
             let (mut bytes, offload) = if udp {
                 craft::offloaded(craft::udp(from, to, &vec![0; payload as usize]), Segmentation::Udp { size })
             } else {
@@ -250,8 +382,13 @@ mod tests {
                 *byte = value;
                 bytes = craft::seal(bytes);
             }
-            let parsed = parse(&bytes, offload).ok().and_then(|packet| Brief::of(&packet));
-            prop_assert_eq!(brief(&bytes, offload), parsed);
+            let parsed = parse_by_headers(&bytes, offload);
+            prop_assert_eq!(parse(&bytes, offload), parsed);
+            let brief = brief(&bytes, offload);
+            prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
+            if let Some(brief) = brief {
+                prop_assert_eq!(guess(&bytes, LinkId(7)), brief.key(LinkId(7)));
+            }
         }
     }
 }

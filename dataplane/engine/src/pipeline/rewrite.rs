@@ -19,14 +19,13 @@ use crate::wire::{Icmp, Ipv4, Tcp, Udp};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, FromZeros)]
 #[repr(C)]
 pub struct Rewrite {
-    source: [u8; 4],
-    destination: [u8; 4],
-    source_port: u16,
-    destination_port: u16,
-    /// What the new addresses add to a sum that covers them: IP header, partial TCP and UDP checksum.
-    addresses: u16,
+    /// Source and destination address, source and destination port, as they stand in a packet whose IP header has no options.
+    ends: [u8; 12],
+    /// What the new addresses add to a sum that covers them: IP header, partial TCP and UDP checksum. Like checksums in a packet it
+    /// is in network order, which sums do not depend on (RFC 1071 §2.B).
+    addresses: [u8; 2],
     /// What everything new adds to a complete transport checksum; for ICMP echo that is the identifier alone.
-    transport: u16,
+    transport: [u8; 2],
     ttl_decrement: u8,
     effect: Effect,
 }
@@ -56,13 +55,15 @@ impl Rewrite {
             Protocol::ICMP => source_port,
             _ => addresses.and(source_port).and(word(from.destination_port, to.destination_port)),
         };
+        let mut ends = [0; 12];
+        ends[..4].copy_from_slice(&source.octets());
+        ends[4..8].copy_from_slice(&destination.octets());
+        ends[8..10].copy_from_slice(&to.source_port.to_be_bytes());
+        ends[10..].copy_from_slice(&to.destination_port.to_be_bytes());
         Self {
-            source: source.octets(),
-            destination: destination.octets(),
-            source_port: to.source_port,
-            destination_port: to.destination_port,
-            addresses: addresses.fold(),
-            transport: transport.fold(),
+            ends,
+            addresses: addresses.fold().to_be_bytes(),
+            transport: transport.fold().to_be_bytes(),
             ttl_decrement,
             effect: if from == to && ttl_decrement == 0 { Effect::Identity } else { Effect::Change },
         }
@@ -91,14 +92,14 @@ impl Rewrite {
         match packet.kind {
             Kind::Tcp(_) => {
                 let (tcp, _) = Tcp::mut_from_prefix(transport).expect(PARSED);
-                tcp.source_port.set(self.source_port);
-                tcp.destination_port.set(self.destination_port);
+                tcp.source_port.set(self.source_port());
+                tcp.destination_port.set(self.destination_port());
                 tcp.checksum.set(self.checksum(tcp.checksum.get(), packet.checksum));
             }
             Kind::Udp => {
                 let (udp, _) = Udp::mut_from_prefix(transport).expect(PARSED);
-                udp.source_port.set(self.source_port);
-                udp.destination_port.set(self.destination_port);
+                udp.source_port.set(self.source_port());
+                udp.destination_port.set(self.destination_port());
                 let checksum = udp.checksum.get();
                 let updated = self.checksum(checksum, packet.checksum);
                 udp.checksum.set(match packet.checksum {
@@ -108,8 +109,8 @@ impl Rewrite {
             }
             Kind::IcmpEcho(_) => {
                 let (icmp, _) = Icmp::mut_from_prefix(transport).expect(PARSED);
-                icmp.identifier.set(self.source_port);
-                icmp.checksum.set(update(icmp.checksum.get(), Sum::default().and_word(self.transport)));
+                icmp.identifier.set(self.source_port());
+                icmp.checksum.set(update(icmp.checksum.get(), self.transport()));
             }
             Kind::IcmpError(_) | Kind::IcmpOther | Kind::Other | Kind::LaterFragment => (),
         }
@@ -120,7 +121,7 @@ impl Rewrite {
     /// # Panics
     ///
     /// If `bytes` are not those that `packet` was read from.
-    #[inline]
+    #[inline(always)]
     pub fn apply_brief(&self, bytes: &mut [u8], packet: &Brief) {
         if self.is_identity() {
             return;
@@ -130,21 +131,21 @@ impl Rewrite {
                 let bytes: &mut [u8; Ipv4::LENGTH + Tcp::LENGTH] = bytes.first_chunk_mut().expect(PARSED);
                 self.apply_ends(bytes);
                 let field = Ipv4::LENGTH + Tcp::CHECKSUM;
-                let checksum = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+                let checksum = u16::from_ne_bytes([bytes[field], bytes[field + 1]]);
                 let checksum = self.transport_checksum(checksum, packet.checksum);
-                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+                bytes[field..field + 2].copy_from_slice(&checksum.to_ne_bytes());
             }
             Carried::Udp => {
                 let bytes: &mut [u8; Ipv4::LENGTH + Udp::LENGTH] = bytes.first_chunk_mut().expect(PARSED);
                 self.apply_ends(bytes);
                 let field = Ipv4::LENGTH + Udp::CHECKSUM;
-                let before = u16::from_be_bytes([bytes[field], bytes[field + 1]]);
+                let before = u16::from_ne_bytes([bytes[field], bytes[field + 1]]);
                 let updated = self.transport_checksum(before, packet.checksum);
                 let checksum = match packet.checksum {
                     Checksum::Complete => udp_checksum(before, updated),
                     Checksum::Partial { .. } => updated,
                 };
-                bytes[field..field + 2].copy_from_slice(&checksum.to_be_bytes());
+                bytes[field..field + 2].copy_from_slice(&checksum.to_ne_bytes());
             }
         }
     }
@@ -153,22 +154,20 @@ impl Rewrite {
     #[inline(always)]
     fn apply_ends<const N: usize>(&self, bytes: &mut [u8; N]) {
         // The TTL is the upper half of a word that the checksum covers: what a decrement adds to it is a constant.
-        let ttl = if self.ttl_decrement == 0 { 0 } else { !(u16::from(self.ttl_decrement) << 8) };
-        let before = u16::from_be_bytes([bytes[10], bytes[11]]);
-        let after = !checksum::add(!before, checksum::add(self.addresses, ttl));
+        let ttl = if self.ttl_decrement == 0 { 0 } else { !u16::from_ne_bytes([self.ttl_decrement, 0]) };
+        let before = u16::from_ne_bytes([bytes[10], bytes[11]]);
+        let after = !checksum::add(!before, checksum::add(u16::from_ne_bytes(self.addresses), ttl));
         bytes[8] -= self.ttl_decrement;
-        bytes[10..12].copy_from_slice(&after.to_be_bytes());
-        bytes[12..16].copy_from_slice(&self.source);
-        bytes[16..20].copy_from_slice(&self.destination);
-        bytes[20..22].copy_from_slice(&self.source_port.to_be_bytes());
-        bytes[22..24].copy_from_slice(&self.destination_port.to_be_bytes());
+        bytes[10..12].copy_from_slice(&after.to_ne_bytes());
+        bytes[12..24].copy_from_slice(&self.ends);
     }
 
+    /// Of a checksum and its update as they stand in memory.
     #[inline(always)]
     fn transport_checksum(&self, checksum: u16, state: Checksum) -> u16 {
         match state {
-            Checksum::Complete => !checksum::add(!checksum, self.transport),
-            Checksum::Partial { .. } => checksum::add(checksum, self.addresses),
+            Checksum::Complete => !checksum::add(!checksum, u16::from_ne_bytes(self.transport)),
+            Checksum::Partial { .. } => checksum::add(checksum, u16::from_ne_bytes(self.addresses)),
         }
     }
 
@@ -176,19 +175,39 @@ impl Rewrite {
     fn apply_ip(&self, ip: &mut Ipv4) {
         let ttl = ip.ttl.saturating_sub(self.ttl_decrement);
         // The TTL is the upper half of a word that the checksum covers.
-        let difference = word(u16::from(ip.ttl) << 8, u16::from(ttl) << 8).and_word(self.addresses);
+        let difference = word(u16::from(ip.ttl) << 8, u16::from(ttl) << 8).and(self.addresses());
         ip.ttl = ttl;
-        ip.source = self.source;
-        ip.destination = self.destination;
+        ip.source.copy_from_slice(&self.ends[..4]);
+        ip.destination.copy_from_slice(&self.ends[4..8]);
         ip.checksum.set(update(ip.checksum.get(), difference));
     }
 
     #[inline]
     fn checksum(&self, checksum: u16, state: Checksum) -> u16 {
         match state {
-            Checksum::Complete => update(checksum, Sum::default().and_word(self.transport)),
-            Checksum::Partial { .. } => update_partial(checksum, Sum::default().and_word(self.addresses)),
+            Checksum::Complete => update(checksum, self.transport()),
+            Checksum::Partial { .. } => update_partial(checksum, self.addresses()),
         }
+    }
+
+    #[inline]
+    fn addresses(&self) -> Sum {
+        Sum::default().and_word(u16::from_be_bytes(self.addresses))
+    }
+
+    #[inline]
+    fn transport(&self) -> Sum {
+        Sum::default().and_word(u16::from_be_bytes(self.transport))
+    }
+
+    #[inline]
+    fn source_port(&self) -> u16 {
+        u16::from_be_bytes([self.ends[8], self.ends[9]])
+    }
+
+    #[inline]
+    fn destination_port(&self) -> u16 {
+        u16::from_be_bytes([self.ends[10], self.ends[11]])
     }
 }
 
@@ -242,11 +261,10 @@ pub fn rewrite_icmp_error(
 impl Rewrite {
     /// Changes a quoted transport header, of which 8 bytes are certain to be there.
     fn apply_quoted(&self, transport: &mut [u8], about: &Embedded) {
-        let difference = Sum::default().and_word(self.transport);
+        let difference = self.transport();
         match about.quoted {
             Quoted::Tcp => {
-                set(transport, 0, self.source_port);
-                set(transport, 2, self.destination_port);
+                transport[..4].copy_from_slice(&self.ends[8..]);
                 if let Some(field) = transport.get_mut(Tcp::CHECKSUM..Tcp::CHECKSUM + 2) {
                     let checksum = u16::from_be_bytes([field[0], field[1]]);
                     field.copy_from_slice(&update(checksum, difference).to_be_bytes());
@@ -254,14 +272,14 @@ impl Rewrite {
             }
             Quoted::Udp => {
                 let (udp, _) = Udp::mut_from_prefix(transport).expect(PARSED);
-                udp.source_port.set(self.source_port);
-                udp.destination_port.set(self.destination_port);
+                udp.source_port.set(self.source_port());
+                udp.destination_port.set(self.destination_port());
                 let checksum = udp.checksum.get();
                 udp.checksum.set(udp_checksum(checksum, update(checksum, difference)));
             }
             Quoted::IcmpEcho(_) => {
                 let (icmp, _) = Icmp::mut_from_prefix(transport).expect(PARSED);
-                icmp.identifier.set(self.source_port);
+                icmp.identifier.set(self.source_port());
                 icmp.checksum.set(update(icmp.checksum.get(), difference));
             }
             Quoted::Other => (),
@@ -289,10 +307,6 @@ fn word(from: u16, to: u16) -> Sum {
 #[inline]
 fn address(from: Ipv4Addr, to: Ipv4Addr) -> Sum {
     Sum::change(from.into(), to.into())
-}
-
-fn set(bytes: &mut [u8], at: usize, value: u16) {
-    bytes[at..at + 2].copy_from_slice(&value.to_be_bytes());
 }
 
 fn v4(address: IpAddr) -> Ipv4Addr {

@@ -13,11 +13,12 @@ use localvpc_api::report::{ConnectionState, Traffic};
 use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
+use super::tcp::side::Segment;
 use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Connection, Timer};
 use crate::Time;
 use crate::memory::{Zeroed, prefetch};
-use crate::packet::{Kind, Load, Packet, TcpFacts};
+use crate::packet::{Kind, Load, Packet};
 
 /// Names a live activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,6 +115,9 @@ struct Cold {
     beginnings: Beginnings,
 }
 
+/// The most activities that there can be: slots have 29 bits.
+pub const MAX_LINES: u32 = 1 << 29;
+
 /// Lines ahead of the one that is given out: so many connections take longer than memory does.
 const AHEAD: usize = 4;
 
@@ -138,8 +142,9 @@ impl Activities {
     /// Room for `capacity` activities, 128 bytes each. Pages that were never used take no memory.
     ///
     /// # Panics
-    /// If there is not that much memory.
+    /// If there is not that much memory, or more than [`MAX_LINES`] are asked for.
     pub fn new(capacity: u32) -> Self {
+        assert!(capacity <= MAX_LINES, "room for at most {MAX_LINES} connections");
         Self {
             lines: Zeroed::new(capacity as usize),
             fresh: AtomicU32::new(0),
@@ -269,7 +274,7 @@ impl Activities {
     }
 
     /// The line, if it still is what `reference` meant and has not idled out.
-    #[inline]
+    #[inline(always)]
     pub fn live(&self, reference: Ref, now: Time) -> Option<&Activity> {
         let line = &self.lines[reference.slot as usize];
         (line.hot.version.load(Acquire) == reference.version && !line.expired(now)).then_some(line)
@@ -277,15 +282,15 @@ impl Activities {
 
     /// The line, if it still is what `reference` meant, has not idled out, and a mid-stream packet leaves its state alone:
     /// so that a flow cache may stand in for the walk.
-    #[inline]
+    #[inline(always)]
     pub fn steady(&self, reference: Ref, now: Time) -> Option<&Activity> {
         self.live(reference, now).filter(|line| line.is_steady())
     }
 
     /// Has the processor fetch what a packet of it reads and changes.
     #[inline]
-    pub fn prefetch(&self, reference: Ref) {
-        if let Some(line) = self.lines.get(reference.slot as usize) {
+    pub fn prefetch(&self, slot: u32) {
+        if let Some(line) = self.lines.get(slot as usize) {
             prefetch(&line.hot);
         }
     }
@@ -356,11 +361,11 @@ impl Activity {
 
     /// Counts a packet, moves its stream on and refreshes the timer: all that a packet in mid-stream does.
     #[inline(always)]
-    pub fn touch(&self, load: Load, facts: Option<&TcpFacts>, direction: Direction, now: Time) {
+    pub fn touch(&self, load: Load, segment: Option<&Segment>, direction: Direction, now: Time) {
         let before = self.count(load, direction);
         self.hot.last_seen.store(now.0, Relaxed);
-        match facts {
-            Some(facts) => self.hot.streams.advance(self.hot.state.load(Relaxed), facts, direction),
+        match segment {
+            Some(segment) => self.hot.streams.advance(self.hot.state.load(Relaxed), segment, direction),
             _ if before <= 1 => self.settle(),
             _ => {}
         }
@@ -415,9 +420,11 @@ impl Activity {
     }
 
     /// Whether it has idled out.
-    #[inline]
+    #[inline(always)]
     pub fn expired(&self, now: Time) -> bool {
-        self.idle_ms(now) >= self.timeout_ms()
+        // The clock of another worker may have been ahead.
+        let idle = now.0.wrapping_sub(self.hot.last_seen.load(Relaxed)).cast_signed();
+        idle >= i64::from(self.hot.timeout.load(Relaxed))
     }
 
     /// Packets and bytes seen in a direction.

@@ -92,7 +92,7 @@ pub fn verify(bytes: &[u8]) -> bool {
     Sum::of(bytes).fold() == 0xFFFF
 }
 
-/// The same for an IPv4 header without options.
+/// The same for an IPv4 header without options, which has a version: not all of it is zero.
 #[inline]
 pub fn verify_header(header: &[u8; 20]) -> bool {
     let word = |at: usize| {
@@ -100,7 +100,10 @@ pub fn verify_header(header: &[u8; 20]) -> bool {
     };
     let sum = word(0) + word(4) + word(8) + word(12) + word(16);
     // Folding keeps the remainder, as 2¹⁶ leaves 1; and no sum of zeros folds to anything but zero.
-    sum % 0xFFFF == 0 && sum != 0
+    // A multiple of 0xFFFF is divided by the multiplication, modulo 2⁶⁴; every other number becomes larger than any quotient.
+    const INVERSE: u64 = (u64::MAX / 0xFFFF).wrapping_neg();
+    const { assert!(INVERSE.wrapping_mul(0xFFFF) == 1) };
+    sum.wrapping_mul(INVERSE) <= u64::MAX / 0xFFFF
 }
 
 /// Two folded sums together, folded.
@@ -174,6 +177,18 @@ mod tests {
         #[test]
         fn sums_as_defined(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
             prop_assert_eq!(Sum::of(&bytes).fold(), slow(&bytes));
+        }
+
+        #[test]
+        fn a_header_verifies_as_its_bytes_do(mut header: [u8; 20], version in 1..=u8::MAX, complete: bool) {
+            header[0] = version;
+            if complete {
+                header[10..12].fill(0);
+                let checksum = Sum::of(&header).checksum().to_be_bytes();
+                header[10..12].copy_from_slice(&checksum);
+            }
+            prop_assert_eq!(verify_header(&header), verify(&header));
+            prop_assert!(!complete || verify(&header));
         }
 
         #[test]

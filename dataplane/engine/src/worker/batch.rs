@@ -2,14 +2,13 @@
 
 use std::net::Ipv4Addr;
 
-use arrayvec::ArrayVec;
 use localvpc_api::LinkId;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
-use super::{Arrival, Question, Verdict, Worker};
+use super::{Arrival, Verdict, Worker};
 use crate::Time;
 use crate::flow::Place;
-use crate::packet::Offload;
+use crate::packet::{self, Offload};
 use crate::state::State;
 use crate::state::leases::InsideKey;
 use crate::state::nat_ports::Destination;
@@ -69,39 +68,42 @@ impl Worker {
         group: &mut [BatchPacket<'_>],
         now: Time,
     ) {
-        let mut questions: ArrayVec<Option<Question>, GROUP> = ArrayVec::new();
-        for packet in group.iter() {
-            let question = self.question(packet.from, packet.bytes, packet.offload);
-            if let Some(question) = &question {
-                self.cache.prefetch_set(question.hash);
-            }
-            questions.push(question);
+        let mut spots = [None; GROUP];
+        for (spot, packet) in spots.iter_mut().zip(&*group) {
+            *spot = packet::guess(packet.bytes, packet.from).and_then(|key| self.cache.spot(key));
         }
-        let mut places: ArrayVec<Option<Place>, GROUP> = ArrayVec::new();
-        for (question, packet) in questions.iter().zip(group.iter()) {
-            let place = question.as_ref().and_then(|question| self.cache.place(question.hash));
+        let mut places = [None; GROUP];
+        for ((place, spot), packet) in places.iter_mut().zip(&spots).zip(&*group) {
+            *place = spot.and_then(|spot| self.cache.place(spot));
             if place.is_none() {
                 self.foresee(tables, state, packet.from, packet.bytes);
             }
-            places.push(place);
         }
-        for place in places.iter().flatten() {
+        for place in places[..group.len()].iter().flatten() {
             self.cache.prefetch_dependencies(*place, state);
         }
         // What one packet changes, the next may depend on: from here on, one after the other.
-        for (at, packet) in group.iter_mut().enumerate() {
-            self.outbox.turn_to(before + at);
-            if let Some(question) = &questions[at]
-                && let hit = self.hit(state, packet.from, question, places[at], packet.bytes, now)
-                && hit.is_some()
-            {
-                packet.verdict = hit;
-                continue;
-            }
+        for (at, ((packet, spot), place)) in group.iter_mut().zip(&spots).zip(&places).enumerate() {
             let arrival = Arrival { from: packet.from, offload: packet.offload, now };
-            packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
+            packet.verdict = spot.and_then(|_| self.hit_apart(state, arrival, *place, packet.bytes));
+            if packet.verdict.is_none() {
+                self.outbox.turn_to(before + at);
+                packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
+            }
         }
         self.pending.packets += group.len() as u64;
+    }
+
+    /// A hit, apart from the loop around it: both need all registers.
+    #[inline(never)]
+    fn hit_apart(
+        &mut self,
+        state: &State,
+        arrival: Arrival,
+        place: Option<Place>,
+        bytes: &mut [u8],
+    ) -> Option<Verdict> {
+        self.hit(state, arrival, place, bytes)
     }
 
     /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection, its lease and a port.

@@ -30,7 +30,7 @@ mod cases;
 use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
-use self::side::{Reach, Side, is_after};
+use self::side::{Reach, Segment, Side, is_after};
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
@@ -203,10 +203,11 @@ impl Connection {
     fn stream(&mut self, facts: &TcpFacts, from: Direction) -> Timer {
         let (sender, receiver) = (self.side(from), self.side(from.opposite()));
         let begun = self.has(SYN, from) && self.has(SYN, from.opposite());
-        if !begun || !sender.reach.fits(facts, receiver.reach) {
+        let segment = Segment::of(facts);
+        if !begun || !sender.reach.fits(&segment, receiver.reach) {
             return Timer::Restart;
         }
-        let reach = sender.reach.after(facts, shift(self.state, from));
+        let reach = sender.reach.after(&segment, shift(self.state, from));
         if self.is_in(OPENING) {
             if !receiver.is_begun_by(facts.acknowledgement) {
                 return Timer::Restart;

@@ -26,14 +26,53 @@ pub struct Reach {
     pub window: u32,
 }
 
+/// Where a segment belongs in the streams: read once, however many keep track of its connection.
+#[derive(Clone, Copy, Debug)]
+pub struct Segment {
+    sequence: u32,
+    /// The sequence number behind it.
+    end: u32,
+    acknowledges: bool,
+    acknowledgement: u32,
+    /// The window that it offers, not scaled.
+    pub(super) window: u16,
+}
+
+impl Segment {
+    /// From the numbers in its header.
+    #[inline]
+    pub fn of(facts: &TcpFacts) -> Self {
+        const { assert!(TcpFacts::FIN == 1 && TcpFacts::SYN == 2) };
+        // RFC 9293 §3.4: SYN and FIN take a number each.
+        let controls = (facts.flags & 1) + (facts.flags >> 1 & 1);
+        let this = Self::in_mid_stream(facts);
+        Self { end: this.end.wrapping_add(controls.into()), ..this }
+    }
+
+    /// The same of one without SYN and FIN.
+    #[inline]
+    pub fn in_mid_stream(facts: &TcpFacts) -> Self {
+        Self {
+            sequence: facts.sequence,
+            end: facts.sequence.wrapping_add(facts.payload),
+            acknowledges: facts.flags & TcpFacts::ACK != 0,
+            acknowledgement: facts.acknowledgement,
+            window: facts.window,
+        }
+    }
+}
+
 impl Side {
     /// The end that has sent this SYN or SYN-ACK. The window in it is not scaled (RFC 7323 §2.2).
     #[inline]
     pub fn beginning(facts: &TcpFacts, scale: Option<u8>) -> Self {
-        let end = end(facts);
         Self {
             first: facts.sequence.wrapping_add(1),
-            reach: Reach { end, ack: facts.acknowledgement, window: facts.window.into() },
+            reach: Reach {
+                end: Segment::of(facts).end,
+                ack: facts.acknowledgement,
+                window: facts.window.into(),
+            },
             scale: scale.map(|scale| scale.min(MAX_SCALE)),
         }
     }
@@ -51,21 +90,21 @@ impl Reach {
     /// begins within what the receiver takes, ends no further back than a retransmission can,
     /// and acknowledges what the receiver has sent, no further back than an old acknowledgement can.
     #[inline]
-    pub fn fits(self, facts: &TcpFacts, receiver: Self) -> bool {
+    pub fn fits(self, segment: &Segment, receiver: Self) -> bool {
         let room = receiver.window.max(1);
-        facts.flags & TcpFacts::ACK != 0
-            && !is_after(facts.sequence, receiver.ack.wrapping_add(room))
-            && !is_after(self.end.wrapping_sub(room), end(facts))
-            && receiver.end.wrapping_sub(facts.acknowledgement) <= self.window.max(OLD_ACK)
+        segment.acknowledges
+            && !is_after(segment.sequence, receiver.ack.wrapping_add(room))
+            && !is_after(self.end.wrapping_sub(room), segment.end)
+            && receiver.end.wrapping_sub(segment.acknowledgement) <= self.window.max(OLD_ACK)
     }
 
     /// How far `self` has come after a segment that fits. Its window is in the units of `shift`.
     #[inline]
-    pub fn after(self, facts: &TcpFacts, shift: u32) -> Self {
+    pub fn after(self, segment: &Segment, shift: u32) -> Self {
         Self {
-            end: later(self.end, end(facts)),
-            ack: later(self.ack, facts.acknowledgement),
-            window: self.window.max(u32::from(facts.window) << shift),
+            end: later(self.end, segment.end),
+            ack: later(self.ack, segment.acknowledgement),
+            window: self.window.max(u32::from(segment.window) << shift),
         }
     }
 
@@ -79,14 +118,6 @@ impl Reach {
     pub fn takes(self, sequence: u32) -> bool {
         sequence.wrapping_sub(self.ack) < self.window.max(1)
     }
-}
-
-/// The sequence number behind a segment (RFC 9293 §3.4: SYN and FIN take one each).
-#[inline]
-fn end(facts: &TcpFacts) -> u32 {
-    const { assert!(TcpFacts::FIN == 1 && TcpFacts::SYN == 2) };
-    let controls = (facts.flags & 1) + (facts.flags >> 1 & 1);
-    facts.sequence.wrapping_add(facts.payload).wrapping_add(controls.into())
 }
 
 /// Whether `a` is later than `b`.
@@ -108,8 +139,12 @@ const OLD_ACK: u32 = 66_000;
 mod tests {
     use super::*;
 
-    fn segment(flags: u8, sequence: u32, payload: u32, acknowledgement: u32) -> TcpFacts {
+    fn facts(flags: u8, sequence: u32, payload: u32, acknowledgement: u32) -> TcpFacts {
         TcpFacts { flags, sequence, acknowledgement, window: 500, payload }
+    }
+
+    fn segment(flags: u8, sequence: u32, payload: u32, acknowledgement: u32) -> Segment {
+        Segment::of(&facts(flags, sequence, payload, acknowledgement))
     }
 
     /// Has sent up to 1000, acknowledged 9000 and offered 100.
@@ -200,11 +235,11 @@ mod tests {
 
     #[test]
     fn a_syn_begins_a_side() {
-        let syn = Side::beginning(&segment(TcpFacts::SYN, u32::MAX, 10, 77), Some(15));
+        let syn = Side::beginning(&facts(TcpFacts::SYN, u32::MAX, 10, 77), Some(15));
         let reach = Reach { end: 10, ack: 77, window: 500 };
         assert_eq!(syn, Side { first: 0, reach, scale: Some(14) }, "RFC 7323 §2.3: more than 14 means 14");
         assert!(syn.is_begun_by(0) && syn.is_begun_by(10), "RFC 7413: its data need not be acknowledged");
         assert!(!syn.is_begun_by(u32::MAX) && !syn.is_begun_by(11));
-        assert_eq!(Side::beginning(&segment(TcpFacts::SYN, 0, 0, 0), None).scale, None);
+        assert_eq!(Side::beginning(&facts(TcpFacts::SYN, 0, 0, 0), None).scale, None);
     }
 }

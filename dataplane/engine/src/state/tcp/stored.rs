@@ -8,18 +8,23 @@ use std::sync::atomic::{AtomicU8, AtomicU16, AtomicU32, Ordering::Relaxed};
 use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
-use super::side::{Reach, Side};
+use super::side::{Reach, Segment, Side};
 use super::{Connection, shift};
-use crate::packet::TcpFacts;
 
 /// How far both streams have come, by the direction in which they go: what a packet in mid-stream changes.
 #[derive(Debug, Default, FromZeros)]
 #[repr(C)]
 pub struct Streams {
-    end: [AtomicU32; 2],
-    ack: [AtomicU32; 2],
+    numbers: [Numbers; 2],
     /// In the units of the negotiated scale, rounded up.
     window: [AtomicU16; 2],
+}
+
+#[derive(Debug, Default, FromZeros)]
+#[repr(C)]
+struct Numbers {
+    end: AtomicU32,
+    ack: AtomicU32,
 }
 
 /// What SYNs have said, and what only they change.
@@ -39,15 +44,15 @@ const PENDING: usize = 2;
 impl Streams {
     /// Moves a direction's stream on: all that a packet in mid-stream does.
     #[inline]
-    pub fn advance(&self, state: u32, facts: &TcpFacts, from: Direction) {
+    pub fn advance(&self, state: u32, segment: &Segment, from: Direction) {
         let (sender, receiver) = (self.reach(state, from), self.reach(state, from.opposite()));
-        if sender.fits(facts, receiver) {
+        if sender.fits(segment, receiver) {
             let at = from as usize;
-            let Reach { end, ack, .. } = sender.after(facts, 0);
-            self.end[at].store(end, Relaxed);
-            self.ack[at].store(ack, Relaxed);
-            if facts.window > self.window[at].load(Relaxed) {
-                self.window[at].store(facts.window, Relaxed);
+            let Reach { end, ack, .. } = sender.after(segment, 0);
+            self.numbers[at].end.store(end, Relaxed);
+            self.numbers[at].ack.store(ack, Relaxed);
+            if segment.window > self.window[at].load(Relaxed) {
+                self.window[at].store(segment.window, Relaxed);
             }
         }
     }
@@ -56,8 +61,8 @@ impl Streams {
     fn reach(&self, state: u32, of: Direction) -> Reach {
         let at = of as usize;
         Reach {
-            end: self.end[at].load(Relaxed),
-            ack: self.ack[at].load(Relaxed),
+            end: self.numbers[at].end.load(Relaxed),
+            ack: self.numbers[at].ack.load(Relaxed),
             window: u32::from(self.window[at].load(Relaxed)) << shift(state, of),
         }
     }
@@ -65,8 +70,8 @@ impl Streams {
     #[inline]
     fn store(&self, state: u32, reach: Reach, of: Direction) {
         let at = of as usize;
-        self.end[at].store(reach.end, Relaxed);
-        self.ack[at].store(reach.ack, Relaxed);
+        self.numbers[at].end.store(reach.end, Relaxed);
+        self.numbers[at].ack.store(reach.ack, Relaxed);
         // It came in these units, or from a SYN, whose window has 16 bits.
         let shift = shift(state, of);
         let window = (reach.window + (1 << shift) - 1) >> shift;
@@ -137,6 +142,7 @@ pub fn update(before: &Connection, after: &Connection, streams: &Streams, beginn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::packet::TcpFacts;
     use crate::state::tcp::Timer;
 
     fn facts(flags: u8, sequence: u32, acknowledgement: u32, window: u16) -> TcpFacts {
@@ -220,7 +226,7 @@ mod tests {
             (facts(ACK, 5_011, 1_031, 900), Inbound),
         ] {
             assert_eq!(connection.see(&facts, None, from), Timer::Restart);
-            streams.advance(connection.state, &facts, from);
+            streams.advance(connection.state, &Segment::of(&facts), from);
             assert_eq!(load(connection.state, &streams, &beginnings), connection, "{facts:?}");
         }
         assert_eq!(connection.side(Inbound).reach, Reach { end: 5_021, ack: 1_031, window: 900 << 2 });
