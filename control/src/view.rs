@@ -236,6 +236,26 @@ pub struct ExplainRequest {
     pub source_address: Option<Ipv4Addr>,
 }
 
+impl ExplainRequest {
+    /// About packets from the sender's own address, and any of the ports that Linux takes.
+    pub fn new(
+        from: impl Into<String>,
+        to: impl Into<String>,
+        protocol: impl Into<String>,
+        port: Option<u16>,
+    ) -> Self {
+        Self {
+            from: from.into(),
+            to: to.into(),
+            protocol: protocol.into(),
+            port,
+            source_port: None,
+            source_port_to: None,
+            source_address: None,
+        }
+    }
+}
+
 /// Answer to `POST /v1/explain`: in words, and as the EC2 API has it (the fields whose names begin with a capital).
 #[derive(Clone, Debug, Serialize, Deserialize)]
 pub struct Explanation {

@@ -52,14 +52,10 @@ fn codes(file: &str, edits: &[Edit], question: &str) -> Vec<String> {
     let lab = lower(&model, &mut IdRegistry::default(), Generation(1));
     let words: Vec<&str> = question.split(' ').collect();
     let (protocol, port) = words[2].split_once('/').map_or((words[2], None), |(it, port)| (it, Some(port)));
+    let port = port.map(|port| port.parse().unwrap());
     let request = ExplainRequest {
-        from: words[0].into(),
-        to: words[1].into(),
-        protocol: protocol.into(),
-        port: port.map(|port| port.parse().unwrap()),
-        source_port: None,
-        source_port_to: None,
         source_address: words.get(3).map(|address| address.parse().unwrap()),
+        ..ExplainRequest::new(words[0], words[1], protocol, port)
     };
     let asked = resolve(&lab.index, &request).unwrap_or_else(|error| panic!("{}", error.message));
     let explanation = answer(&lab.index, &lab.tables, &asked);

@@ -130,15 +130,7 @@ fn passable(
     port: u16,
 ) -> Result<(Vec<Test>, Ipv4Addr, Vec<String>), Failure> {
     let ask = |protocol: &str| {
-        let request = ExplainRequest {
-            from: from.name.clone(),
-            to: to.name.clone(),
-            protocol: protocol.into(),
-            port: Some(port),
-            source_port: None,
-            source_port_to: None,
-            source_address: None,
-        };
+        let request = ExplainRequest::new(&from.name, &to.name, protocol, Some(port));
         client.tell::<Explanation>("/v1/explain", &request)
     };
     let (tcp, udp) = (ask("tcp")?, ask("udp")?);

@@ -66,15 +66,7 @@ fn explain(model: &Model, from: &str, to: &str, traffic: &str) -> Result<Explana
         let message = format!("invalid value '{traffic}' for '--path <FROM> <TO> <PROTOCOL[/PORT]>': {why}");
         super::Cli::command().error(ErrorKind::ValueValidation, message).exit()
     });
-    let request = ExplainRequest {
-        from: from.to_owned(),
-        to: to.to_owned(),
-        protocol: traffic.protocol,
-        port: traffic.port,
-        source_port: None,
-        source_port_to: None,
-        source_address: None,
-    };
+    let request = ExplainRequest::new(from, to, traffic.protocol, traffic.port);
     let lowered = lower(model, &mut IdRegistry::default(), Generation(0));
     let asked = explain::resolve(&lowered.index, &request).map_err(Failure::Daemon)?;
     Ok(explain::answer(&lowered.index, &lowered.tables, &asked))

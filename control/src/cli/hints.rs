@@ -56,15 +56,8 @@ fn tries(status: &StatusView) -> Vec<Try<'_>> {
 
 impl Try<'_> {
     fn is_reachable(&self, client: &Client) -> bool {
-        let request = ExplainRequest {
-            from: self.from.name.clone(),
-            to: self.to.name.clone(),
-            protocol: if self.port.is_some() { "tcp" } else { "icmp" }.into(),
-            port: self.port,
-            source_port: None,
-            source_port_to: None,
-            source_address: None,
-        };
+        let protocol = if self.port.is_some() { "tcp" } else { "icmp" };
+        let request = ExplainRequest::new(&self.from.name, &self.to.name, protocol, self.port);
         // A hint is not worth an error.
         client
             .tell::<Explanation>("/v1/explain", &request)

@@ -24,16 +24,7 @@ fn lowered(text: &str) -> Lowered {
 fn ask(text: &str, from: &str, to: &str, what: &str) -> Result<Explanation, ErrorView> {
     let (protocol, port) =
         what.split_once('/').map_or((what, None), |(protocol, port)| (protocol, port.parse().ok()));
-    let request = ExplainRequest {
-        from: from.into(),
-        to: to.into(),
-        protocol: protocol.into(),
-        port,
-        source_port: None,
-        source_port_to: None,
-        source_address: None,
-    };
-    ask_of(&lowered(text), &request)
+    ask_of(&lowered(text), &ExplainRequest::new(from, to, protocol, port))
 }
 
 /// Analyses, and compares with what the engine says to the same packet.

@@ -315,15 +315,7 @@ fn area(text: &Text) -> Rect {
 /// The lab with a path on it.
 fn asked(model: &Model, [from, to, traffic]: [&str; 3]) -> Graph {
     let (protocol, port) = traffic.split_once('/').unwrap();
-    let request = ExplainRequest {
-        from: from.into(),
-        to: to.into(),
-        protocol: protocol.into(),
-        port: Some(port.parse().unwrap()),
-        source_port: None,
-        source_port_to: None,
-        source_address: None,
-    };
+    let request = ExplainRequest::new(from, to, protocol, Some(port.parse().unwrap()));
     let lowered = lower(model, &mut IdRegistry::default(), Generation(0));
     let asked =
         explain::resolve(&lowered.index, &request).unwrap_or_else(|error| panic!("{}", error.message));
