@@ -121,7 +121,9 @@ fn kernel(
             format!("{destination} is a loopback address: packets to it stay in the namespace"),
         ));
     }
-    if Some(destination) == source {
+    // One host may stand for both ends, which are not the same for that.
+    let is_all = matches!(to, End::Internet(_) | End::InternetGateway(..));
+    if Some(destination) == source && !is_all {
         return Some((link, format!("{destination} is its own address, so no packet leaves it")));
     }
     let is_behind_it = match to {
