@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Decision, Direction, Protocol};
+use localvpc_api::{DiscardReason, Scope};
 
 use crate::analysis::{Code, Detail, Hop, Way};
 use crate::lower::Index;
@@ -32,7 +32,11 @@ pub fn advice(index: &Index, code: Code, hop: &Hop, way: Way) -> Option<String> 
         (DiscardReason::NoRoute, Decision::Route { subnet, route_table, .. }) => {
             let (vpc, subnet) = index.subnet(subnet)?;
             let table = index.route_table_name(route_table);
-            let to = if is_public(tuple.destination) { "0.0.0.0/0".into() } else { host(tuple.destination) };
+            let to = if Scope::of(tuple.destination) == Scope::Public {
+                "0.0.0.0/0".into()
+            } else {
+                host(tuple.destination)
+            };
             let via = way_out(vpc, &subnet.name, tuple.source)?;
             Some(format!("Add `{{ to: {to}, via: {via} }}` to route table {table}."))
         }
@@ -268,11 +272,4 @@ fn at(index: &Index, place: Option<crate::model::Place>) -> String {
 
 fn host(address: IpAddr) -> String {
     ipnet::IpNet::from(address).to_string()
-}
-
-fn is_public(address: IpAddr) -> bool {
-    match address {
-        IpAddr::V4(v4) => !(v4.is_private() || v4.octets()[0] == 100 && v4.octets()[1] & 0xc0 == 64),
-        IpAddr::V6(v6) => !v6.is_unique_local(),
-    }
 }
