@@ -235,28 +235,31 @@ fn share(replies: &[Rect], missing: &Region) -> &'static str {
     if passing.iter().all(Region::is_empty) { "none" } else { "not all" }
 }
 
+/// What to add for the replies: below the first entry that denies any of them, and then for no more addresses than it denies.
 fn help(missing: &Region, entry: &NetworkAclEntry, acl: &NetworkAcl, direction: Direction) -> String {
-    let mut words: Vec<&str> = Vec::new();
+    let entries = acl.entries(direction);
+    let closing = entries.iter().find(|it| it.action == Action::Deny && !missing.and(&rect(it)).is_empty());
+    let is_partial = closing.is_some_and(|closing| !closing.cidr.contains(&entry.cidr));
+    let mut words: Vec<(&str, String)> = Vec::new();
     for piece in &missing.0 {
         let word = match piece.traffic.first >> 16 {
             6 => "tcp, ports: 1024-65535",
             17 => "udp, ports: 1024-65535",
             _ => "icmp, type: echo-reply",
         };
-        if !words.contains(&word) {
-            words.push(word);
+        let far = if is_partial { addresses_text(piece, entry) } else { entry.cidr.to_string() };
+        if !words.contains(&(word, far.clone())) {
+            words.push((word, far));
         }
     }
-    let entries = acl.entries(direction);
-    let closing = entries.iter().find(|it| it.action == Action::Deny && it.cidr.contains(&entry.cidr));
     let mut number = match closing {
         Some(closing) => free_below(entries, closing.number),
         None => entries.iter().map(|it| it.number).max().unwrap_or(0).checked_add(10),
     };
     let mut added = Vec::new();
-    for word in words {
+    for (word, far) in words {
         let shown = number.map_or_else(|| "...".into(), |number| number.to_string());
-        added.push(format!("`{{ rule: {shown}, allow: {word}, {}: {} }}`", far_key(direction), entry.cidr));
+        added.push(format!("`{{ rule: {shown}, allow: {word}, {}: {far} }}`", far_key(direction)));
         number = match closing {
             Some(_) => number.and_then(|number| free_below(entries, number)),
             None => number.and_then(|number| number.checked_add(10)),

@@ -83,6 +83,40 @@ fn an_allowance_silences_one_finding_on_one_line() {
     );
 }
 
+/// What is advised against a deny comes before it, and then the finding is gone.
+#[test]
+fn replies_that_are_denied_are_allowed_before() {
+    let deny = "{ rule: 110, deny: tcp, ports: all, to: 10.0.1.0/24 }";
+    let text = format!(
+        "\
+lab: x
+vpcs:
+  main:
+    cidr: 10.0.0.0/16
+    subnets:
+      a: {{ cidr: 10.0.1.0/24 }}
+      b: {{ cidr: 10.0.2.0/24, network_acl: narrow }}
+    network_acls:
+      narrow:
+        inbound: [ {{ rule: 100, allow: tcp, ports: 80, from: 0.0.0.0/0 }} ]
+        outbound: [ {{ rule: 100, allow: tcp, ports: 32768-49151, to: 0.0.0.0/0 }}, {deny} ]
+    security_groups:
+      web: {{ inbound: [ {{ tcp: 80, from: 0.0.0.0/0 }} ] }}
+    instances:
+      one: {{ subnet: a, ip: 10.0.1.10 }}
+      two: {{ subnet: b, ip: 10.0.2.10, security_groups: [web] }}
+"
+    );
+    let report = look("x.yaml", &text);
+    let [finding] = report.findings.list() else { panic!("{}", report.findings.render()) };
+    assert_eq!(finding.id, Some("network-acl-blocks-replies"));
+    let advised = "{ rule: 109, allow: tcp, ports: 1024-65535, to: 10.0.1.0/24 }";
+    assert_eq!(finding.help, Some(format!("add `{advised}` to its outbound entries.")));
+    let report = look("x.yaml", &text.replace(deny, &format!("{advised}, {deny}")));
+    let left: Vec<_> = report.findings.list().iter().map(|one| one.id).collect();
+    assert!(!left.contains(&finding.id), "{}", report.findings.render());
+}
+
 /// What a file allows is not warned of by `up` and `validate` either; other places of the same still are.
 #[test]
 fn an_allowance_silences_a_warning_of_the_model() {
