@@ -5,11 +5,18 @@ say() {
   if [ -t 1 ]; then printf '\n\033[1m== %s\033[0m\n' "$*"; else printf '\n== %s\n' "$*"; fi
 }
 
+# sudo has a PATH of its own: then the toolchain is that of whoever called it.
 need_cargo() {
-  if ! command -v cargo >/dev/null; then
-    echo "error: Rust is not installed. Get it from https://rustup.rs, then run this again." >&2
-    exit 1
-  fi
+  command -v cargo >/dev/null && return
+  local home
+  for home in "${HOME:-}" "$(getent passwd "${SUDO_USER:-}" | cut -d: -f6)"; do
+    if [ -n "$home" ] && [ -x "$home/.cargo/bin/cargo" ]; then
+      export PATH="$home/.cargo/bin:$PATH" RUSTUP_HOME="${RUSTUP_HOME:-$home/.rustup}"
+      return
+    fi
+  done
+  echo "error: Rust is not installed. Get it from https://rustup.rs, then run this again." >&2
+  exit 1
 }
 
 # need_tools COMMAND:PACKAGE...: installs what is missing on Debian and Ubuntu, after saying so; names it elsewhere.

@@ -38,6 +38,7 @@ use turns::Plan;
 #[derive(Debug, Parser)]
 #[command(
     name = "scripts/compare",
+    bin_name = "scripts/compare",
     after_help = "\
 Exit codes: 0 every row was measured, 1 failure or a row is missing, 2 usage, 130 interrupted.
 
@@ -145,7 +146,11 @@ fn is_chosen(name: &str, words: &[String]) -> bool {
 
 fn print(text: &str) -> std::io::Result<()> {
     let mut out = anstream::stdout().lock();
-    out.write_all(text.as_bytes()).and_then(|()| out.flush())
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        // Whoever reads has seen enough.
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
+        result => result,
+    }
 }
 
 /// One line to standard error. Where even that is closed, nobody is left to be told.

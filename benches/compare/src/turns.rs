@@ -89,6 +89,11 @@ fn in_scenes(rows: &[Row], plan: &Plan, say: &mut impl FnMut(&str)) -> Outcome {
         say(&format!("bringing up {} instances, three times", 2 * scene.pairs + 1));
         let ways = match bring_up(scene, settings) {
             Ok(ways) => ways,
+            // Ctrl-C also comes to the `localvpc up` that was at work.
+            Err(_) if interrupt::came() => {
+                outcome.interrupted = true;
+                break;
+            }
             Err(error) => {
                 let names = rows.iter().filter(|row| row.scene == scene).map(|row| row.name.as_str());
                 let failure = format!("{}: {error}", names.collect::<Vec<_>>().join(", "));

@@ -2,13 +2,14 @@
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use rustix::process::Signal;
+use rustix::process::{Pid, Signal};
 use serde_json::Value;
 
-use crate::harness::Running;
+use crate::harness::{Running, wait};
 
 /// The program, which is built with the workspace; none where there is no root, and says so.
 fn program() -> Option<PathBuf> {
@@ -82,18 +83,31 @@ fn load_compare_measures_every_way_and_leaves_nothing() {
 }
 
 #[test]
-fn load_compare_cleans_up_when_it_is_interrupted() {
+fn load_compare_cleans_up_when_it_is_interrupted_while_it_measures() {
     let Some(program) = program() else { return };
+    interrupted(&program, "--rows round-trip/udp", |line| line.contains("round 1/1000"));
+}
+
+#[test]
+fn load_compare_cleans_up_when_it_is_interrupted_while_it_brings_labs_up() {
+    let Some(program) = program() else { return };
+    interrupted(&program, "--rows instances/100", |line| line.contains("bringing up 101 instances"));
+}
+
+/// Presses Ctrl-C once a line of a kind has been told.
+fn interrupted(program: &Path, rows: &str, is_time: impl Fn(&str) -> bool) {
     // Progress is told on standard error.
-    let line = format!("exec {} --rounds 1000 --time 0.1 --rows round-trip/udp 2>&1", program.display());
+    let line = format!("exec {} --rounds 1000 --time 0.1 {rows} 2>&1", program.display());
     let mut command = Command::new("sh");
-    command.args(["-c", &line]);
+    // Like a terminal, which sends SIGINT to all processes of the job.
+    command.args(["-c", &line]).process_group(0);
     let (running, output) = Running::start_reading(&mut command);
     let pid = running.pid();
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
-    assert!(lines.any(|line| line.contains("round 1/1000")), "it begins");
-    assert!(!left_behind(pid).is_empty(), "there is something to take down");
-    running.signal(Signal::INT);
+    assert!(lines.any(|line| is_time(&line)), "it begins");
+    wait::until("something to take down", || (!left_behind(pid).is_empty()).then_some(()));
+    let group = Pid::from_raw(pid as i32).expect("a process");
+    rustix::process::kill_process_group(group, Signal::INT).expect("it runs");
     // Read on, so that it never waits for a reader.
     let rest: Vec<String> = lines.collect();
     running.end().exits(130);
