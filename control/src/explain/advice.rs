@@ -37,7 +37,12 @@ pub fn advice(index: &Index, code: Code, hop: &Hop, way: Way) -> Option<String> 
             } else {
                 host(tuple.destination)
             };
-            let via = way_out(vpc, &subnet.name, tuple.source)?;
+            // Who asks from the internet has come by the internet gateway, and the reply must leave there.
+            let gateway = vpc.internet_gateway.as_ref().filter(|_| way == Way::Back && to == "0.0.0.0/0");
+            let via = match gateway {
+                Some(gateway) => &gateway.name,
+                None => way_out(vpc, &subnet.name, tuple.source)?,
+            };
             Some(format!("Add `{{ to: {to}, via: {via} }}` to route table {table}."))
         }
         (DiscardReason::Blackhole, Decision::Route { route_table, .. }) => Some(format!(

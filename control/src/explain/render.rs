@@ -48,12 +48,12 @@ pub fn step(index: &Index, hop: &Hop, unnamed: Option<&Unnamed>) -> Option<Expla
             source_dest_check(index, eni, direction, tuple)
         }
         Decision::SecurityGroup { eni, direction, verdict } => {
-            security_group(index, eni, direction, verdict, tuple)
+            security_group(index, eni, direction, verdict, hop)
         }
         Decision::Route { subnet, route_table, matched } => {
             let rule = matched.and_then(|matched| index.route(route_table, matched.destination));
             let RuleText { text, source } = rule.unwrap_or_else(|| RuleText {
-                text: format!("no route to {}", tuple.destination),
+                text: format!("no route to {}", whom(hop.before.destination)),
                 source: index.source(index.route_table(route_table).and_then(|(_, table)| table.place)),
             });
             let table = index.route_table_name(route_table);
@@ -165,8 +165,9 @@ fn security_group(
     eni: EniId,
     direction: Direction,
     verdict: SecurityGroupVerdict,
-    tuple: &Tuple,
+    hop: &Hop,
 ) -> [String; 4] {
+    let tuple = &hop.tuple;
     let place = format!("eni {}", index.eni_name(eni));
     let way = short(direction);
     match verdict {
@@ -191,8 +192,8 @@ fn security_group(
             let noun = if groups.len() == 1 { "security group" } else { "security groups" };
             let decision = if any_rules {
                 let (word, far) = match direction {
-                    Direction::Inbound => ("from", tuple.source),
-                    Direction::Outbound => ("to", tuple.destination),
+                    Direction::Inbound => ("from", whom(hop.before.source)),
+                    Direction::Outbound => ("to", whom(hop.before.destination)),
                 };
                 let port = match tuple.protocol {
                     Protocol::TCP | Protocol::UDP => format!(" {}", tuple.destination_port),
@@ -250,6 +251,11 @@ fn ids(index: &Index, decision: &Decision) -> (Option<String>, Option<String>) {
         }
         Decision::Internet { .. } | Decision::End => (None, None),
     }
+}
+
+/// An address, where it is a certain one.
+fn whom(address: Option<IpAddr>) -> String {
+    address.map_or_else(|| "the internet".into(), |address| address.to_string())
 }
 
 /// What a NAT gateway does. Which port it takes is its own choice.

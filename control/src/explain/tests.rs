@@ -78,6 +78,17 @@ fn refuse(text: &str, (from, to, what): (&str, &str, &str), message: &str) {
     assert!(error.message.contains(message), "{}", error.message);
 }
 
+/// Even where a NAT gateway stands ready: it knows nothing of the connection.
+#[test]
+fn a_reply_to_the_internet_is_routed_to_where_the_packet_came_in() {
+    let text = TWO_TIER.replace("[ { to: 0.0.0.0/0, via: nat-a } ]", "[]");
+    assert_ne!(text, TWO_TIER);
+    let advice = ask(&text, "internet", "app", "tcp/80").unwrap().advice.unwrap();
+    assert!(advice.contains("Add `{ to: 0.0.0.0/0, via: igw }` to route table private."), "{advice}");
+    let advice = ask(&text, "app", "internet", "tcp/443").unwrap().advice.unwrap();
+    assert!(advice.contains("Add `{ to: 0.0.0.0/0, via: nat-a }` to route table private."), "{advice}");
+}
+
 /// RA-3: by way of a NAT gateway.
 #[test]
 fn walk_2_through_the_nat_gateway_and_back() {
