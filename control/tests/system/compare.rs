@@ -1,4 +1,4 @@
-//! The machinery of `scripts/compare`, in short: that it measures all three ways, and leaves nothing behind.
+//! The machinery of `scripts/compare` and `localvpc-levers`, in short: that they measure everything, and leave nothing behind.
 
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
@@ -11,14 +11,19 @@ use serde_json::Value;
 
 use crate::harness::{Running, wait};
 
-/// The program, which is built with the workspace; none where there is no root, and says so.
+/// `scripts/compare` itself.
 fn program() -> Option<PathBuf> {
+    built("localvpc-compare")
+}
+
+/// A program that is built with the workspace; none where there is no root, and says so.
+fn built(program: &str) -> Option<PathBuf> {
     if !rustix::process::geteuid().is_root() {
         // Past the test runner's capture of output.
         let _ = writeln!(std::io::stderr(), "skipped: needs root");
         return None;
     }
-    let path = Path::new(env!("CARGO_BIN_EXE_localvpc")).with_file_name("localvpc-compare");
+    let path = Path::new(env!("CARGO_BIN_EXE_localvpc")).with_file_name(program);
     assert!(
         path.exists(),
         "{} is missing: run scripts/test, or `cargo build --workspace --bins`",
@@ -112,4 +117,28 @@ fn interrupted(program: &Path, rows: &str, is_time: impl Fn(&str) -> bool) {
     let rest: Vec<String> = lines.collect();
     running.end().exits(130);
     assert_eq!(left_behind(pid), [""; 0], "{rest:?}");
+}
+
+#[test]
+fn load_levers_take_turns_with_the_usual() {
+    let Some(program) = built("localvpc-levers") else { return };
+    let mut command = Command::new(program);
+    command.args([
+        "--rounds",
+        "1",
+        "--time",
+        "0.1",
+        "--rows",
+        "udp/64,round-trip",
+        "--levers",
+        "batch/16,napi",
+    ]);
+    let done = Running::start(&mut command).end().ok();
+    let lines: Vec<Vec<&str>> = done.stdout.lines().map(|line| line.split_whitespace().collect()).collect();
+    assert_eq!(lines[0], ["LEVER", "BESIDE", "udp/64", "round-trip"], "{done}");
+    assert!(lines[1][1..].iter().all(|cell| cell.parse::<f64>().is_ok_and(|it| it > 0.0)), "{done}");
+    for (line, name) in lines[2..].iter().zip(["batch/16", "napi"]) {
+        assert_eq!((line[0], line[1], line.len()), (name, "usual", 6), "a ratio and its range twice: {done}");
+    }
+    assert_eq!(lines.len(), 4, "{done}");
 }

@@ -8,7 +8,7 @@ use std::net::{SocketAddr, TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use localvpc_api::message::{Error, Offload, PROTOCOL, Reply, Request};
 use localvpc_api::report::{Counters, LinkCounters};
@@ -227,6 +227,16 @@ fn a_device_that_goes_away_harms_no_other() {
     skip_without_privileges!();
     let Lab { dataplane, _web, app, db: _db, internet, _kept } = Lab::start(Offload::VirtioHeader);
     app.ip(&["link", "delete", "vpc"]);
+    let is_told = || {
+        let Reply::Status(status) = dataplane.ask(&Request::Status) else { panic!("no status") };
+        status.broken_links == [lab::APP.1]
+    };
+    let patience = Duration::from_secs(20);
+    let began = Instant::now();
+    while !is_told() {
+        assert!(began.elapsed() < patience, "the status does not name the link");
+        thread::park_timeout(Duration::from_millis(5));
+    }
     // Packets between the others go on: the internet reaches web on its Elastic IP.
     run("ip", &["netns", "exec", &internet.0, "ping", "-c", "1", "-W", "5", "198.51.100.10"]);
     let batches =
