@@ -111,6 +111,14 @@ fn instance_lines(instance: &Instance) -> Vec<String> {
         PublicAddressKind::Elastic => format!("EIP {}", public.ip),
         PublicAddressKind::Automatic => format!("public {}", public.ip),
     }));
+    let secondary = &instance.secondary;
+    for address in secondary.iter().take(MOST_ADDRESSES) {
+        lines.push(address.ip.to_string());
+        lines.extend(address.eip.map(|public| format!("EIP {public}")));
+    }
+    if secondary.len() > MOST_ADDRESSES {
+        lines.push(format!("and {} more", secondary.len() - MOST_ADDRESSES));
+    }
     let mut groups = String::from("sg");
     for (index, group) in instance.security_groups.iter().enumerate() {
         let end = if index + 1 < instance.security_groups.len() { "," } else { "" };
@@ -122,6 +130,9 @@ fn instance_lines(instance: &Instance) -> Vec<String> {
     lines.push(groups);
     lines
 }
+
+/// More secondary addresses than these are counted only.
+const MOST_ADDRESSES: usize = 3;
 
 /// Characters of a line of security groups.
 const WIDEST_GROUPS: usize = 20;

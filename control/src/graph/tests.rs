@@ -117,6 +117,23 @@ fn the_way_back_is_drawn_where_it_is_what_stops() {
 }
 
 #[test]
+fn an_instance_shows_all_of_its_addresses_up_to_a_few() {
+    let lines = |secondary: &str| {
+        let text = format!(
+            "lab: x\nvpcs:\n  v:\n    cidr: 10.0.0.0/16\n    internet_gateway: igw\n    subnets: {{ s: {{ cidr: 10.0.1.0/24 }} }}\n    \
+             instances: {{ i: {{ subnet: s, ip: 10.0.1.10, eip: 203.0.113.10, secondary_ips: [{secondary}] }} }}\n"
+        );
+        let (model, _) = Model::read("x.yaml", &text).unwrap_or_else(|errors| panic!("{errors}"));
+        let graph = Graph::of(&model);
+        graph.nodes.into_iter().find(|node| node.kind == Kind::Instance).unwrap().lines
+    };
+    let one = lines("{ ip: 10.0.1.11, eip: 203.0.113.11 }");
+    assert_eq!(one, ["10.0.1.10", "EIP 203.0.113.10", "10.0.1.11", "EIP 203.0.113.11", "sg default"]);
+    let five = lines("10.0.1.11, 10.0.1.12, 10.0.1.13, 10.0.1.14, 10.0.1.15");
+    assert_eq!(five[2..], ["10.0.1.11", "10.0.1.12", "10.0.1.13", "and 2 more", "sg default"]);
+}
+
+#[test]
 fn text_is_escaped_in_every_form() {
     let node =
         |name: &str, kind, parent| Node { id: name.into(), kind, name: name.into(), lines: vec![], parent };
@@ -200,7 +217,8 @@ fn lab() -> impl Strategy<Value = String> {
                     let groups = if *groups { ", security_groups: [default, a-rather-long-name-of-a-group]" } else { "" };
                     let eip = eips.next().filter(|_| gateway && i == 0);
                     let eip = eip.map_or_else(String::new, |eip| format!(", eip: 203.0.113.{eip}"));
-                    let _ = writeln!(out, "      i{v}-{s}-{i}: {{ subnet: {name}-{v}-{s}{groups}{eip} }}");
+                    let more = if i == 1 { format!(", secondary_ips: [10.{v}.{s}.200, 10.{v}.{s}.201]") } else { String::new() };
+                    let _ = writeln!(out, "      i{v}-{s}-{i}: {{ subnet: {name}-{v}-{s}{groups}{eip}{more} }}");
                 }
             }
             if subnets.iter().all(|(_, count, _)| *count == 0) {
