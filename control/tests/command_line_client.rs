@@ -93,9 +93,9 @@ fn status() -> Value {
     let serve = json!([{ "command": "localvpc serve 80", "pid": 7, "ended": null, "log": "/nowhere.log" }]);
     json!({
         "lab": "fixed", "file": "fixed.yaml", "control_pid": 11, "uptime_s": 192,
-        "dataplane": { "pid": 12, "version": "1", "generation": 3, "settings": { "poll": "busy", "merge": "off" }, "links": [1, 2], "connections": 4, "leases": 1,
+        "dataplane": { "pid": 12, "version": "1", "generation": 3, "settings": { "poll": "busy", "merge": "off" }, "links": [1, 2], "broken_links": [], "connections": 4, "leases": 1,
                        "workers": [worker()] },
-        "dataplane_restarts": 0, "resources": { "subnet": 1, "vpc": 2 },
+        "dataplane_restarts": 0, "problems": [], "resources": { "subnet": 1, "vpc": 2 },
         "instances": [
             instance("web", "main", "10.0.1.10", json!("203.0.113.10"), json!([])),
             instance("app", "main", "10.0.2.20", Value::Null, json!([])),
