@@ -241,7 +241,7 @@ impl Connections {
     #[inline]
     pub fn forward_batch(&mut self, size: usize, choose: impl FnMut() -> u32) {
         let (mut lane, Beside { tables, state, now, .. }) = self.lane();
-        lane.forward_batch(tables, state, now, size, choose);
+        lane.forward_each(tables, state, now, size, choose, |_| ());
     }
 
     /// What forwards, apart from what it forwards with: so that somebody else may use that at the same time.
@@ -296,8 +296,27 @@ impl Lane<'_> {
         state: &State,
         now: Time,
         size: usize,
-        mut choose: impl FnMut() -> u32,
+        choose: impl FnMut() -> u32,
     ) -> usize {
+        let mut left = 0;
+        self.forward_each(tables, state, now, size, choose, |packet| {
+            let to_internet = matches!(packet.verdict, Some(Verdict::Forward { link: lab::INTERNET, .. }));
+            left += usize::from(to_internet);
+        });
+        left
+    }
+
+    /// The same; shows each packet with its verdict to `see`.
+    #[inline]
+    fn forward_each(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        now: Time,
+        size: usize,
+        mut choose: impl FnMut() -> u32,
+        see: impl FnMut(&BatchPacket<'_>),
+    ) {
         self.numbers.clear();
         self.numbers.extend((0..size).map(|_| choose()));
         for (number, buffer) in self.numbers.iter().zip(&mut *self.buffers) {
@@ -308,10 +327,7 @@ impl Lane<'_> {
             .map(|buffer| BatchPacket::new(lab::APP.1, buffer, Offload::default()))
             .collect();
         self.worker.forward_batch(tables, state, &mut batch, now);
-        let left = |packet: &&BatchPacket<'_>| {
-            matches!(packet.verdict, Some(Verdict::Forward { link: lab::INTERNET, .. }))
-        };
-        batch.iter().filter(left).count()
+        batch.iter().for_each(see);
     }
 }
 

@@ -218,7 +218,7 @@ impl FlowCache {
             }
         }
         flow.rewrite.apply_brief(bytes, packet);
-        Some(self.paths.count(flow.path, load))
+        Some(path.count(load))
     }
 
     /// Remembers a flow, in place of an older decision or of the set's next victim. Returns by how many flows the cache has grown.
@@ -432,7 +432,7 @@ mod tests {
         }
     }
 
-    fn out(cache: &FlowCache, key: Key) -> Option<u32> {
+    fn out(cache: &mut FlowCache, key: Key) -> Option<u32> {
         let at = cache.position(key)?;
         let flow = &cache.flows[at];
         (flow.epoch == cache.epoch).then(|| cache.paths.at(flow.path).out.0)
@@ -445,11 +445,11 @@ mod tests {
             assert_eq!(cache.insert(key, decided(number as u32)), 1);
         }
         assert_eq!(
-            [key(1, 1), key(2, 1), key(1, 2), key(2, 2)].map(|key| out(&cache, key)),
+            [key(1, 1), key(2, 1), key(1, 2), key(2, 2)].map(|key| out(&mut cache, key)),
             [Some(0), Some(1), Some(2), None]
         );
         assert_eq!(cache.insert(key(1, 1), decided(9)), 0, "in place of the older decision");
-        assert_eq!(out(&cache, key(1, 1)), Some(9));
+        assert_eq!(out(&mut cache, key(1, 1)), Some(9));
     }
 
     #[test]
@@ -457,8 +457,8 @@ mod tests {
         let mut cache = FlowCache::new(16, 1);
         let grown: u64 = (0..1000).map(|port| cache.insert(key(port, 1), decided(u32::from(port) % 7))).sum();
         assert_eq!(grown, 16);
-        assert_eq!(out(&cache, key(999, 1)), Some(999 % 7));
-        assert_eq!((0..1000).filter(|port| out(&cache, key(*port, 1)).is_some()).count(), 16);
+        assert_eq!(out(&mut cache, key(999, 1)), Some(999 % 7));
+        assert_eq!((0..1000).filter(|port| out(&mut cache, key(*port, 1)).is_some()).count(), 16);
     }
 
     #[test]
@@ -466,21 +466,21 @@ mod tests {
         let mut cache = FlowCache::new(64, 1);
         cache.insert(key(1, 1), decided(1));
         cache.turn_to(Generation(0));
-        assert_eq!(out(&cache, key(1, 1)), Some(1));
+        assert_eq!(out(&mut cache, key(1, 1)), Some(1));
         cache.turn_to(Generation(7));
-        assert_eq!(out(&cache, key(1, 1)), None);
+        assert_eq!(out(&mut cache, key(1, 1)), None);
         cache.insert(key(1, 1), decided(1));
         cache.epoch = u32::MAX;
         cache.insert(key(2, 1), decided(1));
         cache.clear();
-        assert_eq!((out(&cache, key(1, 1)), out(&cache, key(2, 1))), (None, None));
+        assert_eq!((out(&mut cache, key(1, 1)), out(&mut cache, key(2, 1))), (None, None));
     }
 
     #[test]
     fn without_room_it_keeps_none() {
         let mut cache = FlowCache::new(0, 1);
         assert_eq!(cache.insert(key(1, 1), decided(1)), 0);
-        assert!(cache.spot(key(1, 1)).is_none() && out(&cache, key(1, 1)).is_none());
+        assert!(cache.spot(key(1, 1)).is_none() && out(&mut cache, key(1, 1)).is_none());
     }
 
     #[test]

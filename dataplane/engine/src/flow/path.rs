@@ -50,6 +50,37 @@ struct Identity {
     counters: Counters,
 }
 
+/// A path that a packet is about to take.
+#[derive(Debug)]
+pub struct Lent<'a> {
+    number: u16,
+    path: &'a mut Path,
+    counted: &'a mut Vec<u16>,
+}
+
+impl Lent<'_> {
+    /// Counts a packet on it, and says where it leaves.
+    #[inline(always)]
+    pub fn count(self, load: Load) -> LinkId {
+        let Self { number, path, counted } = self;
+        if path.packets == 0 {
+            counted.push(number);
+        }
+        path.packets += u32::from(load.segments);
+        path.bytes += u64::from(load.length);
+        path.out
+    }
+}
+
+impl std::ops::Deref for Lent<'_> {
+    type Target = Path;
+
+    #[inline(always)]
+    fn deref(&self) -> &Path {
+        self.path
+    }
+}
+
 /// All paths of a cache.
 #[derive(Debug, Default)]
 pub struct Paths {
@@ -61,9 +92,9 @@ pub struct Paths {
 
 impl Paths {
     /// The path with a number that [`intern`](Self::intern) gave out since the last [`clear`](Self::clear).
-    #[inline]
-    pub fn at(&self, number: u16) -> &Path {
-        &self.paths[usize::from(number)]
+    #[inline(always)]
+    pub fn at(&mut self, number: u16) -> Lent<'_> {
+        Lent { number, path: &mut self.paths[usize::from(number)], counted: &mut self.counted }
     }
 
     /// The number of a walk's path; `None` if there are too many.
@@ -96,18 +127,6 @@ impl Paths {
         self.paths.clear();
         self.known.clear();
         self.counted.clear();
-    }
-
-    /// Counts a packet on a path, and says where it leaves.
-    #[inline]
-    pub fn count(&mut self, number: u16, load: Load) -> LinkId {
-        let path = &mut self.paths[usize::from(number)];
-        if path.packets == 0 {
-            self.counted.push(number);
-        }
-        path.packets += u32::from(load.segments);
-        path.bytes += u64::from(load.length);
-        path.out
     }
 
     /// Adds what was counted to the metrics, in the slots of a worker.

@@ -84,26 +84,28 @@ impl Worker {
         }
         // What one packet changes, the next may depend on: from here on, one after the other.
         for (at, ((packet, spot), place)) in group.iter_mut().zip(&spots).zip(&places).enumerate() {
-            let arrival = Arrival { from: packet.from, offload: packet.offload, now };
-            packet.verdict = spot.and_then(|_| self.hit_apart(state, arrival, *place, packet.bytes));
-            if packet.verdict.is_none() {
+            if spot.is_none() || !self.hit_apart(state, packet, *place, now) {
                 self.outbox.turn_to(before + at);
+                let arrival = Arrival { from: packet.from, offload: packet.offload, now };
                 packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
             }
         }
         self.pending.packets += group.len() as u64;
     }
 
-    /// A hit, apart from the loop around it: both need all registers.
+    /// A hit, apart from the loop around it: both need all registers. Says whether it is one.
     #[inline(never)]
     fn hit_apart(
         &mut self,
         state: &State,
-        arrival: Arrival,
+        packet: &mut BatchPacket<'_>,
         place: Option<Place>,
-        bytes: &mut [u8],
-    ) -> Option<Verdict> {
-        self.hit(state, arrival, place, bytes)
+        now: Time,
+    ) -> bool {
+        let arrival = Arrival { from: packet.from, offload: packet.offload, now };
+        let Some(verdict) = self.hit(state, arrival, place, packet.bytes) else { return false };
+        packet.verdict = Some(verdict);
+        true
     }
 
     /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection, its lease and a port.
