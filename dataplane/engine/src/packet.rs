@@ -169,7 +169,7 @@ pub enum Quoted {
 /// # Errors
 ///
 /// Why the packet must be discarded before anything is decided about it.
-#[inline]
+#[inline(never)]
 pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     match brief::usual(bytes, offload) {
         Some(packet) => Ok(packet),

@@ -122,7 +122,15 @@ pub fn guess(bytes: &[u8], link: LinkId) -> Option<Key> {
 pub(super) fn usual(bytes: &[u8], offload: Offload) -> Option<Packet> {
     let head = Head::of(bytes, Protocol::TCP)?;
     let (facts, headers) = head.tcp(bytes)?;
-    let (segments, segment_length) = head.size(offload, headers)?;
+    // In a plain packet nothing is read of an offload, and nothing copied.
+    let plain =
+        matches!(offload, Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, .. });
+    let (segments, segment_length, checksum) = if plain {
+        (1, head.length, Checksum::Complete)
+    } else {
+        let (segments, segment_length) = head.size_of_offloaded(offload, headers)?;
+        (segments, segment_length, offload.checksum)
+    };
     let window_scale = match facts.flags & TcpFacts::SYN {
         0 => None,
         _ => wire::tcp::window_scale(&bytes[IP + TCP..headers.into()]),
@@ -147,7 +155,7 @@ pub(super) fn usual(bytes: &[u8], offload: Offload) -> Option<Packet> {
         length: head.length.into(),
         segments,
         segment_length,
-        checksum: offload.checksum,
+        checksum,
     })
 }
 
@@ -225,6 +233,11 @@ impl<'a> Head<'a> {
             }
             _ => offload.check(self.protocol, self.length, headers).ok(),
         }
+    }
+
+    #[inline(never)]
+    fn size_of_offloaded(&self, offload: Offload, headers: u16) -> Option<(u16, u16)> {
+        self.size(offload, headers)
     }
 
     #[inline(always)]

@@ -55,13 +55,10 @@ impl Rewrite {
             Protocol::ICMP => source_port,
             _ => addresses.and(source_port).and(word(from.destination_port, to.destination_port)),
         };
-        let mut ends = [0; 12];
-        ends[..4].copy_from_slice(&source.octets());
-        ends[4..8].copy_from_slice(&destination.octets());
-        ends[8..10].copy_from_slice(&to.source_port.to_be_bytes());
-        ends[10..].copy_from_slice(&to.destination_port.to_be_bytes());
+        let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
+        let ([i, j], [k, l]) = (to.source_port.to_be_bytes(), to.destination_port.to_be_bytes());
         Self {
-            ends,
+            ends: [a, b, c, d, e, f, g, h, i, j, k, l],
             addresses: addresses.fold().to_be_bytes(),
             transport: transport.fold().to_be_bytes(),
             ttl_decrement,
