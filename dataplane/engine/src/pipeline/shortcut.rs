@@ -348,8 +348,10 @@ mod tests {
     fn proposes_what_the_stages_propose() {
         let fabric = fabric();
         for (link, from, to) in [
-            // Through the NAT gateway; through the internet gateway; within the VPC; in from the internet.
+            // Through the NAT gateway; through it and back in to another instance, which sees another source; through the internet
+            // gateway; within the VPC; in from the internet.
             (lab::APP.1, "10.0.2.20", "203.0.113.5:443"),
+            (lab::APP.1, "10.0.2.20", "198.51.100.10:80"),
             (lab::WEB.1, "10.0.1.10", "203.0.113.5:443"),
             (lab::APP.1, "10.0.2.20", "10.0.2.30:5432"),
             (lab::INTERNET, "203.0.113.5", "198.51.100.10:80"),
