@@ -1,4 +1,10 @@
-//! What the programs here share: the forwarder that decides nothing, and what becomes of many numbers.
+//! What the programs here share: the forwarder that decides nothing, what becomes of many numbers, and how progress is told.
 
 pub mod null;
 pub mod statistics;
+
+/// One line to standard error. Where even that is closed, nobody is left to be told.
+pub fn say(line: &str) {
+    use std::io::Write;
+    let _ = writeln!(anstream::stderr().lock(), "{line}");
+}

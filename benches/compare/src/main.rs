@@ -26,6 +26,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
+use localvpc_compare::say;
 
 use rows::Row;
 use scene::Settings;
@@ -151,11 +152,6 @@ fn print(text: &str) -> std::io::Result<()> {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
         result => result,
     }
-}
-
-/// One line to standard error. Where even that is closed, nobody is left to be told.
-fn say(line: &str) {
-    let _ = writeln!(anstream::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]

@@ -363,7 +363,7 @@ impl Lab {
 impl Drop for Lab {
     fn drop(&mut self) {
         match self.localvpc(&["down"]) {
-            Err(error) if self.is_up => crate::say(&format!("warning: {error}")),
+            Err(error) if self.is_up => localvpc_compare::say(&format!("warning: {error}")),
             _ => {}
         }
     }

@@ -18,6 +18,7 @@ use std::time::Duration;
 
 use clap::Parser;
 use comfy_table::{ContentArrangement, Table, presets};
+use localvpc_compare::say;
 use localvpc_compare::statistics::summary;
 use localvpc_traffic::tcp::{Direction, Stream};
 use localvpc_traffic::udp::{Flood, Framing, Handing};
@@ -175,11 +176,6 @@ impl Row {
             Self::RoundTrip => round_trips::tcp(client, server, PORT, span)?.p50_us,
         })
     }
-}
-
-/// One line to standard error. Where even that is closed, nobody is left to be told.
-fn say(line: &str) {
-    let _ = writeln!(std::io::stderr().lock(), "{line}");
 }
 
 #[cfg(test)]

@@ -34,8 +34,7 @@ pub struct Stage {
     _forwarder: Forwarder,
 }
 
-/// Kept for its end.
-#[allow(dead_code)]
+#[expect(dead_code, reason = "kept for what it does when it is dropped")]
 enum Forwarder {
     Fleet(Fleet),
     Rings(Rings),

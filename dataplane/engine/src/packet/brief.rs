@@ -358,6 +358,17 @@ mod tests {
         assert_eq!((packet.segments, packet.segment_length, packet.length), (3, 1028, 3028));
     }
 
+    fn all_agree(bytes: &[u8], offload: Offload) -> Result<(), TestCaseError> {
+        let parsed = parse_by_headers(bytes, offload);
+        prop_assert_eq!(parse(bytes, offload), parsed);
+        let brief = brief(bytes, offload);
+        prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
+        if let Some(brief) = brief {
+            prop_assert_eq!(guess(bytes, LinkId(7)), brief.key(LinkId(7)));
+        }
+        Ok(())
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
@@ -370,13 +381,7 @@ mod tests {
             ],
             offload in prop_oneof![Just(Offload::default()), generate::offloads()],
         ) {
-            let parsed = parse_by_headers(&bytes, offload);
-            prop_assert_eq!(parse(&bytes, offload), parsed);
-            let brief = brief(&bytes, offload);
-            prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
-            if let Some(brief) = brief {
-                prop_assert_eq!(guess(&bytes, LinkId(7)), brief.key(LinkId(7)));
-            }
+            all_agree(&bytes, offload)?;
         }
 
         #[test]
@@ -395,13 +400,7 @@ mod tests {
                 *byte = value;
                 bytes = craft::seal(bytes);
             }
-            let parsed = parse_by_headers(&bytes, offload);
-            prop_assert_eq!(parse(&bytes, offload), parsed);
-            let brief = brief(&bytes, offload);
-            prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
-            if let Some(brief) = brief {
-                prop_assert_eq!(guess(&bytes, LinkId(7)), brief.key(LinkId(7)));
-            }
+            all_agree(&bytes, offload)?;
         }
     }
 }
