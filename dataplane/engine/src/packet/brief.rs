@@ -369,6 +369,17 @@ mod tests {
         Ok(())
     }
 
+    #[test]
+    fn agrees_with_the_parser_about_the_length_of_datagrams() {
+        for (length, is_taken) in [(7_u16, false), (11, true), (12, true), (13, false)] {
+            let mut bytes = craft::udp("10.0.2.20:5000", "203.0.113.5:53", b"data");
+            bytes[IP + 4..IP + 6].copy_from_slice(&length.to_be_bytes());
+            let bytes = craft::seal(bytes);
+            all_agree(&bytes, Offload::default()).unwrap();
+            assert_eq!(brief(&bytes, Offload::default()).is_some(), is_taken, "{length}");
+        }
+    }
+
     proptest! {
         #![proptest_config(ProptestConfig::with_cases(2048))]
 
