@@ -23,7 +23,7 @@ const FILES: [&str; 2] = ["hosts", "resolv.conf"];
 ///
 /// [`Error::FileTaken`] when a file without this lab's mark is there; [`Error::Io`].
 pub fn write(directory: &Path, lab: &str, hosts: &str, resolv_conf: &str) -> Result<(), Error> {
-    fs::create_dir_all(directory).doing("make", directory)?;
+    make(directory).doing("make", directory)?;
     for (name, content) in FILES.into_iter().zip([hosts, resolv_conf]) {
         let path = directory.join(name);
         let content = format!("{}{content}", mark(lab));
@@ -61,6 +61,24 @@ pub fn remove(directory: &Path, lab: &str) -> Result<(), Error> {
         }
         _ => Ok(()),
     }
+}
+
+/// Whether one of the files in this directory was written for this lab. Its name does not say so: both `a` and `a-b`
+/// may have a namespace `a-b-c`. Nor does an empty directory, which another lab may be about to write to.
+pub fn are_ours(directory: &Path, lab: &str) -> bool {
+    FILES.iter().any(|name| is_ours(&directory.join(name), lab))
+}
+
+/// Makes the directory and the one above it, which a lab going down may remove at any moment while it is empty.
+fn make(directory: &Path) -> io::Result<()> {
+    let mut made = fs::create_dir_all(directory);
+    for _ in 0..10 {
+        match &made {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(directory),
+            _ => break,
+        }
+    }
+    made
 }
 
 /// Beside the directory, not in it: `ip netns exec` may look into it at any moment.
@@ -102,6 +120,18 @@ mod tests {
         remove(&directory, "lab").unwrap();
         assert_eq!(fs::read_dir(root.path()).unwrap().count(), 0);
         remove(&directory, "lab").unwrap();
+    }
+
+    /// A lab that goes down once took away the empty directory of another whose name begins like its own, just
+    /// before that one's files came.
+    #[test]
+    fn directories_are_known_by_their_files() {
+        let root = tempfile::tempdir().unwrap();
+        let directory = root.path().join("lab-2-web");
+        fs::create_dir(&directory).unwrap();
+        assert!(!are_ours(&directory, "lab") && !are_ours(&directory, "lab-2"));
+        write(&directory, "lab-2", "", "").unwrap();
+        assert!(!are_ours(&directory, "lab") && are_ours(&directory, "lab-2"));
     }
 
     #[test]

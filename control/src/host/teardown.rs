@@ -67,11 +67,9 @@ pub(super) fn sweep(run_dir: &RunDir, state: Option<&State>) -> Teardown {
             Err(error) => done.problems.push(error.to_string()),
         }
     }
-    let in_etc = fs::read_dir(ETC_NETNS)
-        .into_iter()
-        .flatten()
-        .filter_map(|entry| entry.ok().filter(|entry| entry.path().is_dir())?.file_name().into_string().ok())
-        .filter(|netns| netns.starts_with(lab));
+    let in_etc = fs::read_dir(ETC_NETNS).into_iter().flatten().filter_map(|entry| {
+        entry.ok().filter(|entry| names::are_ours(&entry.path(), lab))?.file_name().into_string().ok()
+    });
     for netns in namespaces.into_iter().map(|(netns, _)| netns).chain(in_etc) {
         if let Err(error) = names::remove(&Path::new(ETC_NETNS).join(netns), lab) {
             done.problems.push(error.to_string());
