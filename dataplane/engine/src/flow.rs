@@ -2,9 +2,9 @@
 //!
 //! One cache per worker, of fixed size, in sets of 16. It holds nothing that the
 //! tables and the state do not: an entry is used only while its generation is that of
-//! the tables and everything it depends on is still live and in mid-stream, and dropping all of it at any
-//! instant changes no packet. Only mid-stream TCP and UDP are remembered; what can change a connection's
-//! state walks.
+//! the tables and everything it depends on is still live, and dropping all of it at any
+//! instant changes no packet. Only UDP and TCP without SYN goes by it: once a connection and its leases are known, nothing else
+//! decides where its packets go, whatever they do to its state.
 //!
 //! An entry is one cache line. What many flows have in common (the way out, who counts them) is a [`path`] that they share;
 //! a set is searched by 16 bits of hash per entry, so that nearly always one line of flows is touched.
@@ -20,7 +20,7 @@ use zerocopy::FromZeros;
 use crate::Time;
 use crate::hash::Seed;
 use crate::memory::{Zeroed, prefetch};
-use crate::packet::{Brief, Carried, Key};
+use crate::packet::{Brief, Carried, Key, Packet, TcpFacts};
 use crate::pipeline::effects::{Dependencies, Dependency};
 use crate::pipeline::rewrite::Rewrite;
 use crate::state::State;
@@ -165,8 +165,8 @@ impl FlowCache {
         }
     }
 
-    /// Forwards a packet: rewrites it, and counts it everywhere. Returns the link it leaves on, or `None`, having changed nothing, if
-    /// its flow was not decided under this generation, not all it depends on is live, or the packet does not fit its way.
+    /// Forwards a packet in mid-stream: rewrites it, and counts it everywhere. Returns the link it leaves on, or `None`, having changed nothing, if
+    /// its flow was not decided under this generation, not all it depends on is live and steady, or the packet does not fit its way.
     #[inline(always)]
     pub fn forward(
         &mut self,
@@ -185,10 +185,7 @@ impl FlowCache {
             return None;
         }
         let path = self.paths.at(flow.path);
-        if packet.segment_length > path.mtu
-            || packet.ttl < path.ttl
-            || (path.numbers && !packet.dont_fragment)
-        {
+        if !path.takes(packet.segment_length, packet.ttl, packet.dont_fragment) {
             return None;
         }
         let kept = [&state.connections.activities, &state.leases.activities];
@@ -218,6 +215,45 @@ impl FlowCache {
             }
         }
         flow.rewrite.apply_brief(bytes, packet);
+        Some(path.count(load))
+    }
+
+    /// The same of any segment of a connection but its SYN: one that may change the connection's state, or that of an opening or closed one.
+    #[inline(never)]
+    pub fn forward_segment(
+        &mut self,
+        key: Key,
+        packet: &Packet,
+        facts: &TcpFacts,
+        bytes: &mut [u8],
+        state: &State,
+        now: Time,
+    ) -> Option<LinkId> {
+        let flow = &self.flows[self.position(key)?];
+        if flow.epoch != self.epoch {
+            return None;
+        }
+        let mut path = self.paths.at(flow.path);
+        if !path.takes(packet.segment_length, packet.ttl, packet.dont_fragment) {
+            return None;
+        }
+        let mut lines = [None; DEPENDENCIES];
+        for (line, stored) in lines.iter_mut().zip(&flow.dependencies) {
+            *line = stored.find(state, now)?;
+        }
+        let load = packet.load();
+        let mut leases = 0;
+        for (line, stored) in lines.iter().zip(&flow.dependencies) {
+            let Some(line) = line else { continue };
+            let opens = line.see_segment(load, facts, None, stored.direction(), now);
+            if stored.kind() == LEASE {
+                if opens {
+                    path.note_opened(leases);
+                }
+                leases += 1;
+            }
+        }
+        flow.rewrite.apply(bytes, packet);
         Some(path.count(load))
     }
 
@@ -310,35 +346,23 @@ pub struct Decided {
     pub receiver: Option<EniIndex>,
 }
 
-/// Whether a dependency still holds, and its connection or lease is past its handshake and not closed.
-///
-/// # Errors
-/// [`Stale`].
+/// The live connection or lease behind a dependency, and the direction of the flow's packets.
 #[inline]
-pub fn holds(state: &State, dependency: &Dependency, now: Time) -> Result<(), Stale> {
-    let holds = match *dependency {
-        Dependency::Connection(activity, _) => state.connections.activities.steady(activity, now).is_some(),
-        Dependency::Lease(activity, _) => state.leases.activities.steady(activity, now).is_some(),
-        Dependency::NoConnection(absence) => state.connections.still_absent(absence),
-    };
-    holds.then_some(()).ok_or(Stale)
-}
-
-/// The connection or lease behind a dependency that [holds], and the direction of the flow's packets.
-#[inline]
-pub fn activity<'a>(state: &'a State, dependency: &Dependency) -> Option<(&'a Activity, Direction)> {
+pub fn activity<'a>(
+    state: &'a State,
+    dependency: &Dependency,
+    now: Time,
+) -> Option<(&'a Activity, Direction)> {
     match *dependency {
         Dependency::Connection(activity, direction) => {
-            Some((state.connections.activities.same(activity)?, direction))
+            Some((state.connections.activities.live(activity, now)?, direction))
         }
-        Dependency::Lease(activity, direction) => Some((state.leases.activities.same(activity)?, direction)),
+        Dependency::Lease(activity, direction) => {
+            Some((state.leases.activities.live(activity, now)?, direction))
+        }
         Dependency::NoConnection(_) => None,
     }
 }
-
-/// A flow that must be walked again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Stale;
 
 impl Stored {
     fn of(dependency: &Dependency) -> Self {
@@ -352,6 +376,16 @@ impl Stored {
             Dependency::NoConnection(Absence { stripe, made }) => {
                 Self { place: NO_CONNECTION << KIND_SHIFT | stripe, version: made }
             }
+        }
+    }
+
+    /// The live connection or lease, if it is one; `None` if that has ended, or one has come that was not there.
+    fn find(self, state: &State, now: Time) -> Option<Option<&Activity>> {
+        match self.kind() {
+            CONNECTION => Some(Some(state.connections.activities.live(self.reference(), now)?)),
+            LEASE => Some(Some(state.leases.activities.live(self.reference(), now)?)),
+            NO_CONNECTION if !state.connections.still_absent(self.absence()) => None,
+            _ => Some(None),
         }
     }
 

@@ -132,6 +132,12 @@ impl TcpFacts {
     pub const ACK: u8 = 0x10;
     /// The urgent pointer means something.
     pub const URG: u8 = 0x20;
+
+    /// Whether the segment asks for a new connection: a SYN that is no answer.
+    #[inline]
+    pub fn begins_connection(&self) -> bool {
+        self.flags & (Self::SYN | Self::ACK | Self::RST) == Self::SYN
+    }
 }
 
 /// The packet that an ICMP error is about, as far as the error quotes it.

@@ -12,9 +12,9 @@ use localvpc_api::{DiscardReason, LinkId, NatGatewayId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, Place, holds};
+use crate::flow::{Decided, FlowCache, Place};
 use crate::metrics::{Counter, MAX_WORKERS};
-use crate::packet::{self, Brief, Kind, Offload, Packet};
+use crate::packet::{self, Brief, Key, Kind, Offload, Packet, TcpFacts};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error, set_identification};
 use crate::pipeline::shortcut::Shortcuts;
@@ -244,6 +244,18 @@ impl Worker {
             let arrival = fragments::Arrival { from, fragment, now };
             return self.forward_fragment(tables, state, arrival, bytes, packet);
         }
+        // What a SYN finds there may be a connection that it ends.
+        let key = match &packet.kind {
+            Kind::Tcp(facts) if facts.begins_connection() => None,
+            _ => Key::of(packet, from),
+        };
+        if let (Some(key), Kind::Tcp(facts)) = (key, &packet.kind)
+            && facts.flags & TcpFacts::SYN == 0
+            && let Some(link) = self.cache.forward_segment(key, packet, facts, bytes, state, now)
+        {
+            self.pending.cache_hits += 1;
+            return forwarded(link, packet);
+        }
         self.counters.walks.add(1);
         // Borrowed, likewise.
         match &self.walk(tables, state, Start::Link(from), packet, &[], now) {
@@ -258,10 +270,8 @@ impl Worker {
                 }
                 count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
                 let (out, mtu) = (accepted.out, accepted.mtu);
-                if let Some(key) = Brief::of(packet).and_then(|brief| brief.key(from))
-                    && let Some(decided) = accepted.decided(state, packet, now)
-                {
-                    let more = self.cache.insert(key, decided);
+                if let Some(key) = key {
+                    let more = self.cache.insert(key, accepted.decided(packet));
                     self.counters.cached_flows.add(more);
                 }
                 self.depart(state, out, bytes, packet, offload, mtu)
@@ -517,13 +527,9 @@ impl Accepted {
         }
     }
 
-    /// What the flow cache may keep: nothing while a mid-stream packet could still change a connection's state.
-    fn decided(&self, state: &State, packet: &Packet, now: Time) -> Option<Decided> {
-        if !matches!(packet.kind, Kind::Tcp(_) | Kind::Udp) {
-            return None;
-        }
-        let steady = self.dependencies.iter().all(|on| holds(state, on, now).is_ok());
-        steady.then(|| Decided {
+    /// What the flow cache may keep, of UDP and TCP.
+    fn decided(&self, packet: &Packet) -> Decided {
+        Decided {
             out: self.out,
             rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),
             mtu: self.mtu,
@@ -532,7 +538,7 @@ impl Accepted {
             nat_gateways: self.nat_gateways.clone(),
             sender: self.sender,
             receiver: self.receiver,
-        })
+        }
     }
 }
 

@@ -31,6 +31,19 @@ pub struct Path {
     packets: u32,
     /// Their bytes.
     bytes: u64,
+    /// TCP connections that they have opened, at each of its NAT gateways.
+    opened: [u32; MAX_NAT_GATEWAYS],
+}
+
+/// A path has no more: a flow has a lease of each.
+const MAX_NAT_GATEWAYS: usize = 2;
+
+impl Path {
+    /// Whether a packet can go this way as it is.
+    #[inline(always)]
+    pub fn takes(&self, segment_length: u16, ttl: u8, dont_fragment: bool) -> bool {
+        segment_length <= self.mtu && ttl >= self.ttl && (!self.numbers || dont_fragment)
+    }
 }
 
 /// Who counts a packet; positions in the tables of the cache's generation.
@@ -38,7 +51,7 @@ pub struct Path {
 struct Counters {
     sender: Option<EniIndex>,
     receiver: Option<EniIndex>,
-    nat_gateways: ArrayVec<(NatGatewayIndex, Direction), 2>,
+    nat_gateways: ArrayVec<(NatGatewayIndex, Direction), MAX_NAT_GATEWAYS>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -59,6 +72,13 @@ pub struct Lent<'a> {
 }
 
 impl Lent<'_> {
+    /// Counts a connection that a packet on it has opened at one of its NAT gateways, in their order.
+    pub fn note_opened(&mut self, nat_gateway: usize) {
+        if let Some(opened) = self.path.opened.get_mut(nat_gateway) {
+            *opened += 1;
+        }
+    }
+
     /// Counts a packet on it, and says where it leaves.
     #[inline(always)]
     pub fn count(self, load: Load) -> LinkId {
@@ -117,7 +137,7 @@ impl Paths {
         }
         let number = u16::try_from(self.paths.len()).ok()?;
         let Identity { out, mtu, ttl, numbers, counters } = identity.clone();
-        self.paths.push(Path { out, mtu, ttl, numbers, counters, packets: 0, bytes: 0 });
+        self.paths.push(Path { out, mtu, ttl, numbers, counters, packets: 0, bytes: 0, opened: [0; 2] });
         self.known.insert(identity, number);
         Some(number)
     }
@@ -143,9 +163,11 @@ impl Paths {
             if let Some(receiver) = path.counters.receiver {
                 slot(receiver).received.add_sum(packets, bytes);
             }
-            for (nat_gateway, direction) in &path.counters.nat_gateways {
+            for ((nat_gateway, direction), opened) in path.counters.nat_gateways.iter().zip(&mut path.opened)
+            {
                 let slot = tables.nat_gateway(*nat_gateway).metrics.slot(worker);
                 slot.traffic(*direction).add_sum(packets, bytes);
+                slot.connections_established.add(std::mem::take(opened).into());
             }
         }
     }

@@ -266,20 +266,13 @@ impl Brief {
             Kind::Udp => Carried::Udp,
             _ => return None,
         };
-        let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.tuple.source, packet.tuple.destination)
-        else {
-            return None;
-        };
         if packet.fragment.is_some() {
             return None;
         }
-        let [a, b, c, d] = source.octets();
-        let [e, f, g, h] = destination.octets();
-        let ([i, j], [k, l]) =
-            (packet.tuple.source_port.to_be_bytes(), packet.tuple.destination_port.to_be_bytes());
+        let (addresses, ports) = ends(&packet.tuple)?;
         Some(Self {
-            addresses: u64::from_ne_bytes([a, b, c, d, e, f, g, h]),
-            ports: u32::from_ne_bytes([i, j, k, l]),
+            addresses,
+            ports,
             carried,
             ttl: packet.ttl,
             dont_fragment: packet.dont_fragment,
@@ -314,7 +307,30 @@ impl Brief {
     }
 }
 
+/// Addresses and ports as they stand in a header.
+#[inline]
+fn ends(tuple: &Tuple) -> Option<(u64, u32)> {
+    let (IpAddr::V4(source), IpAddr::V4(destination)) = (tuple.source, tuple.destination) else {
+        return None;
+    };
+    let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
+    let ([i, j], [k, l]) = (tuple.source_port.to_be_bytes(), tuple.destination_port.to_be_bytes());
+    Some((u64::from_ne_bytes([a, b, c, d, e, f, g, h]), u32::from_ne_bytes([i, j, k, l])))
+}
+
 impl Key {
+    /// The flow of a packet that was parsed, whatever its flags; `None` if no packet of that flow is for a cache.
+    #[inline]
+    pub fn of(packet: &Packet, link: LinkId) -> Option<Self> {
+        let tcp = match packet.kind {
+            Kind::Tcp(_) => true,
+            Kind::Udp => false,
+            _ => return None,
+        };
+        let (addresses, ports) = ends(&packet.tuple)?;
+        (link.0 < MAX_LINK && packet.fragment.is_none()).then(|| Self::new(addresses, ports, link, tcp))
+    }
+
     #[inline(always)]
     fn new(addresses: u64, ports: u32, link: LinkId, tcp: bool) -> Self {
         Self { addresses, rest: u64::from(ports) << 32 | u64::from(link.0) << 8 | u64::from(tcp) }
@@ -365,6 +381,7 @@ mod tests {
         prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
         if let Some(brief) = brief {
             prop_assert_eq!(guess(bytes, LinkId(7)), brief.key(LinkId(7)));
+            prop_assert_eq!(Key::of(&parsed.unwrap(), LinkId(7)), brief.key(LinkId(7)));
         }
         Ok(())
     }

@@ -9,14 +9,13 @@ use std::net::IpAddr;
 
 use arrayvec::ArrayVec;
 use localvpc_api::DiscardReason;
-use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::{Direction, Tuple};
 
 use super::Walk;
 use crate::Time;
 use crate::packet::{Kind, Packet};
 use crate::state::State;
-use crate::state::activity::{Activity, Ref};
+use crate::state::activity::Ref;
 use crate::state::conntrack::{Allowed, NewConnection, NotTracked, Tracked};
 use crate::state::index::Absence;
 use crate::state::leases::{NewLease, NotLeased, OutsideKey, PortReservation, Translation};
@@ -235,7 +234,7 @@ impl<'a> Effects<'a> {
                 }
                 &mut Effect::Lease { activity, nat_gateway, direction } => {
                     if let Some(live) = state.leases.activities.live(activity, now)
-                        && see_established(live, packet, direction, now)
+                        && live.see(packet, direction, now)
                     {
                         let slot = tables.nat_gateway(nat_gateway).metrics.slot(worker);
                         slot.connections_established.add(1);
@@ -278,14 +277,6 @@ fn undo(state: &State, made: &[Made]) {
 fn allowed(tables: &Tables, eni: EniIndex) -> Allowed<'_> {
     let eni = tables.eni(eni);
     Allowed { tracking: &eni.tracking, max_connections: eni.max_connections }
-}
-
-/// Counts a packet of a lease; `true` if it completes the handshake of a TCP connection.
-fn see_established(lease: &Activity, packet: &Packet, direction: Direction, now: Time) -> bool {
-    let before = lease.state();
-    lease.see(packet, direction, now);
-    let opened = (before, lease.state()) == (ConnectionState::New, ConnectionState::Established);
-    opened && matches!(packet.kind, Kind::Tcp(_))
 }
 
 /// Counts a packet that was discarded at the NAT gateways that it came to: at `refused_by`, or after those in `effects`.

@@ -25,7 +25,7 @@ use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 use super::effects::Effect;
 use super::{Answer, AnswerKind, At, Observer, Stop, Walk, mss};
 use crate::answer::IcmpErrorKind;
-use crate::packet::{Echo, Kind, TcpFacts};
+use crate::packet::{Echo, Kind};
 use crate::state::State;
 use crate::state::leases::{Found, InsideKey, NewLease, OutsideKey, PortReservation};
 use crate::state::nat_ports::Destination;
@@ -163,7 +163,7 @@ fn outward<'a>(
         Found::Live(..) | Found::Ended => None,
     };
     if let Kind::Tcp(facts) = &walk.packet.kind
-        && facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) != TcpFacts::SYN
+        && !facts.begins_connection()
     {
         // As in `hop`: its sender's group lets the answer in, though nothing is tracked any more.
         walk.effects.propose(Effect::Relate { nat_gateway: at, direction: Direction::Outbound })?;

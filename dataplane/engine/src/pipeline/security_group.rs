@@ -167,7 +167,7 @@ fn answers_untracked(walk: &Walk<'_>, rules: &RuleSet, opposite: &RuleSet, direc
 
 fn begins_connection(kind: &Kind) -> bool {
     match kind {
-        Kind::Tcp(facts) => facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN,
+        Kind::Tcp(facts) => facts.begins_connection(),
         _ => true,
     }
 }

@@ -17,7 +17,7 @@ use super::Walk;
 use super::effects::Effect;
 use super::nat_gateway::preferred_address;
 use crate::hash::Seed;
-use crate::packet::{Kind, Packet, TcpFacts};
+use crate::packet::{Kind, Packet};
 use crate::state::State;
 use crate::state::conntrack::{self, NewConnection};
 use crate::state::leases::{self, InsideKey, NewLease, PortReservation};
@@ -235,7 +235,7 @@ impl Shortcuts {
 #[inline]
 fn ends(packet: &Packet, link: LinkId) -> Option<Ends> {
     let (Kind::Tcp(facts), None) = (&packet.kind, packet.fragment) else { return None };
-    if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) != TcpFacts::SYN {
+    if !facts.begins_connection() {
         return None;
     }
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.tuple.source, packet.tuple.destination)
@@ -293,7 +293,7 @@ fn addresses(tuple: &Tuple) -> Addresses {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::{Offload, parse};
+    use crate::packet::{Offload, TcpFacts, parse};
     use crate::testing::fabric::Fabric;
     use crate::testing::{craft, lab};
 

@@ -18,7 +18,7 @@ use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Connection, Timer};
 use crate::Time;
 use crate::memory::{Zeroed, prefetch};
-use crate::packet::{Kind, Load, Packet};
+use crate::packet::{Kind, Load, Packet, TcpFacts};
 
 /// Names a live activity.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -280,8 +280,7 @@ impl Activities {
         (line.hot.version.load(Acquire) == reference.version && !line.expired(now)).then_some(line)
     }
 
-    /// The line, if it still is what `reference` meant, has not idled out, and a mid-stream packet leaves its state alone:
-    /// so that a flow cache may stand in for the walk.
+    /// The same, if a packet in mid-stream leaves its state alone.
     #[inline(always)]
     pub fn steady(&self, reference: Ref, now: Time) -> Option<&Activity> {
         self.live(reference, now).filter(|line| line.is_steady())
@@ -335,15 +334,33 @@ impl Activity {
         cold.timeouts[1].store(timeouts.established, Relaxed);
     }
 
-    /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due.
-    pub fn see(&self, packet: &Packet, direction: Direction, now: Time) {
-        let Kind::Tcp(facts) = &packet.kind else { return self.touch(packet.load(), None, direction, now) };
-        self.count(packet.load(), direction);
+    /// Counts a packet, moves the TCP state along, and refreshes the timer if that is due. `true` if it completes the
+    /// handshake of a TCP connection.
+    pub fn see(&self, packet: &Packet, direction: Direction, now: Time) -> bool {
+        match &packet.kind {
+            Kind::Tcp(facts) => self.see_segment(packet.load(), facts, packet.window_scale, direction, now),
+            _ => {
+                self.touch(packet.load(), None, direction, now);
+                false
+            }
+        }
+    }
+
+    /// The same of a TCP segment. `scale` is the window scale that a SYN offers.
+    pub fn see_segment(
+        &self,
+        load: Load,
+        facts: &TcpFacts,
+        scale: Option<u8>,
+        direction: Direction,
+        now: Time,
+    ) -> bool {
+        self.count(load, direction);
         let mut state = self.hot.state.load(Relaxed);
         loop {
             let before = stored::load(state, &self.hot.streams, &self.cold.beginnings);
             let mut after = before;
-            let timer = after.see(facts, packet.window_scale, direction);
+            let timer = after.see(facts, scale, direction);
             if timer == Timer::Restart {
                 // Before the state, whose timeout may be shorter than it was idle.
                 self.hot.last_seen.store(now.0, Relaxed);
@@ -352,7 +369,9 @@ impl Activity {
             match self.hot.state.compare_exchange(state, after.state(), Relaxed, Relaxed) {
                 Ok(_) => {
                     stored::update(&before, &after, &self.hot.streams, &self.cold.beginnings);
-                    return self.settle();
+                    self.settle();
+                    return (before.phase(), after.phase())
+                        == (ConnectionState::New, ConnectionState::Established);
                 }
                 Err(other) => state = other,
             }
@@ -392,9 +411,10 @@ impl Activity {
         self.hot.timeout.store(Timeouts { new, established }.of(self.state()), Relaxed);
     }
 
-    /// Opening and closed connections are not: what comes next may open them, or show that they live.
-    #[inline]
-    fn is_steady(&self) -> bool {
+    /// Whether a packet in mid-stream leaves its state alone, so that [`touch`](Self::touch) is all it does. Opening and closed connections
+    /// are not steady: what comes next may open them, or show that they live.
+    #[inline(always)]
+    pub fn is_steady(&self) -> bool {
         tcp::is_steady(self.hot.state.load(Relaxed))
     }
 

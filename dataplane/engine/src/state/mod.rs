@@ -18,7 +18,7 @@ use localvpc_api::report::ConnectionState;
 
 use crate::Time;
 use crate::metrics::{HOUSEKEEPER, Metrics};
-use crate::packet::{Kind, Packet, TcpFacts};
+use crate::packet::{Kind, Packet};
 use crate::tables::Tables;
 
 /// How much a dataplane remembers.
@@ -111,6 +111,6 @@ impl State {
 
 /// Whether `packet` begins a new connection on the tuple of a closed one.
 pub fn reopens(packet: &Packet, activity: &activity::Activity) -> bool {
-    matches!(&packet.kind, Kind::Tcp(facts) if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN)
+    matches!(&packet.kind, Kind::Tcp(facts) if facts.begins_connection())
         && activity.state() == ConnectionState::Closed
 }

@@ -7,7 +7,7 @@ use zerocopy::IntoBytes;
 
 use super::{Origin, Start, Verdict, Worker, count_enis, forwarded, identify};
 use crate::Time;
-use crate::flow::{activity, holds};
+use crate::flow::activity;
 use crate::fragment::fragment;
 use crate::metrics::EniMetrics;
 use crate::packet::{Fragment, Offload, Packet};
@@ -161,8 +161,8 @@ impl Worker {
             return self.refuse(state, 1, reason, way.receiver.as_deref().or(way.sender.as_deref()));
         }
         for dependency in &way.dependencies {
-            if holds(state, dependency, now).is_ok()
-                && let Some((line, direction)) = activity(state, dependency)
+            if let Some((line, direction)) = activity(state, dependency, now)
+                && line.is_steady()
             {
                 // Its place in the stream was in the first.
                 line.touch(packet.load(), None, direction, now);

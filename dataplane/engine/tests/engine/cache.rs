@@ -87,3 +87,63 @@ fn segments_before_the_handshake_and_after_the_end_are_seen_as_without_a_cache()
     };
     assert_eq!(story(64), story(0));
 }
+
+/// A whole connection through the NAT gateway: only its SYN, the answer and the first acknowledgement are walked, and
+/// all is counted as if every packet were.
+#[test]
+fn a_connection_is_opened_closed_and_reset_through_the_cache_as_without() {
+    const SYN: u8 = TcpFacts::SYN;
+    const SYN_ACK: u8 = TcpFacts::SYN | TcpFacts::ACK;
+    const ACK: u8 = TcpFacts::ACK;
+    const FIN: u8 = TcpFacts::FIN | TcpFacts::ACK;
+    const RST: u8 = TcpFacts::RST | TcpFacts::ACK;
+    let (app, server) = ("10.0.2.20:5000", "203.0.113.5:443");
+    // From app or to it, flags, sequence, acknowledgement.
+    let closed = [
+        (true, SYN, 1000, 0),
+        (false, SYN_ACK, 9000, 1001),
+        (true, ACK, 1001, 9001),
+        (true, FIN, 1001, 9001),
+        (false, FIN, 9001, 1002),
+        (true, ACK, 1002, 9002),
+    ];
+    // An acknowledgement before its time puts the flow into the cache, from which the right one then comes.
+    let reset = [
+        (true, SYN, 1000, 0),
+        (true, ACK, 1001, 9001),
+        (false, SYN_ACK, 9000, 1001),
+        (true, ACK, 1001, 9001),
+        (false, ACK, 9001, 1001),
+        (false, RST, 9001, 1001),
+    ];
+    for (steps, walks) in [(closed, 3), (reset, 3)] {
+        let story = |flows: usize| {
+            let worker = Worker::with_cache(0, 7, flows);
+            let limits = Limits { connections: 64, leases: 64 };
+            let mut net = Fabric::with_workers(lab::tables(), vec![worker], limits);
+            let mut outside = server.to_owned();
+            let seen = steps.map(|(from_app, flags, sequence, acknowledgement)| {
+                net.now.0 += 1_000;
+                let facts = TcpFacts { flags, sequence, acknowledgement, window: 500, payload: 0 };
+                let packet = |from: &str, to: &str| craft::tcp_segment(facts, from, to);
+                if from_app {
+                    let source = net.send(APP.1, packet(app, server)).tuple().source_port;
+                    outside = format!("198.51.100.20:{source}");
+                } else {
+                    let outcome = net.send(INTERNET, packet(server, &outside));
+                    assert_eq!(outcome.verdict, Ok(APP.1));
+                }
+                let connections: Vec<_> = report::connections(&net.state, net.now)
+                    .iter()
+                    .map(|row| (row.state, row.idle_ms, row.timeout_ms, row.sent, row.received))
+                    .collect();
+                let gateway = report::nat_gateways(&net.tables, &net.state, net.now);
+                format!("{connections:?} {gateway:?}")
+            });
+            (seen, net.workers[0].counters().walks.value())
+        };
+        let (cached, walked) = (story(64), story(0));
+        assert_eq!(cached.0, walked.0);
+        assert_eq!((cached.1, walked.1), (walks, steps.len() as u64));
+    }
+}

@@ -116,7 +116,7 @@ impl Connection {
     /// What is known after its first segment: what [`see`](Self::see) makes of it, only sooner if it is a SYN.
     #[inline]
     pub fn beginning(facts: &TcpFacts, scale: Option<u8>, from: Direction) -> Self {
-        if facts.flags & (TcpFacts::SYN | TcpFacts::ACK | TcpFacts::RST) == TcpFacts::SYN {
+        if facts.begins_connection() {
             let (this, other) = (Side::beginning(facts, scale), Side::default());
             let other = Side { reach: Reach { ack: this.first, ..other.reach }, ..other };
             let sides = match from {
