@@ -11,7 +11,6 @@
 
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use super::dataplane::Dataplane;
 use super::difference::{Difference, in_place, is_there};
@@ -21,7 +20,7 @@ use super::netns::{self, Identity, Namespace};
 use super::plan::{HostPlan, LinkPlan, NamespaceOrigin, NamespacePlan};
 use super::proc::{self, ProcessId};
 use super::process::{Job, Processes};
-use super::run_dir::{Lock, RunDir};
+use super::run_dir::{Lock, PREDECESSOR, RunDir};
 use super::teardown::{Teardown, sweep};
 use super::{Error, IoContext, attach, names, netlink, of, tun};
 
@@ -35,9 +34,6 @@ pub struct Host {
     /// Held for as long as this lives.
     _lock: Lock,
 }
-
-/// How long the end of a killed control may take.
-const PREDECESSOR: Duration = Duration::from_secs(10);
 
 /// Something to be told while an apply works: steps done, steps in all, what is being done.
 pub type Progress<'a> = dyn FnMut(u32, u32, String) + 'a;

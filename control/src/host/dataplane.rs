@@ -19,7 +19,8 @@ use super::journal::Journal;
 use super::launch::{
     PROGRAM, PROGRAM_VARIABLE, REPLY, Running, START, find, greet, launch, stop_marked, unexpected,
 };
-use super::{IoContext, RunDir, proc};
+use super::proc::{self, ProcessId};
+use super::{IoContext, RunDir};
 
 /// Pause before the second start in a row; doubled for each further one.
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -339,9 +340,7 @@ impl Shared {
             match change(&mut inner) {
                 Err(Error::Channel(reason)) => {
                     let Phase::Running(running) = &inner.phase else { return Err(Error::Channel(reason)) };
-                    let process = running.process;
-                    if process.open().is_some_and(|handle| !proc::wait(handle, FIRST_PAUSE).unwrap_or(false))
-                    {
+                    if !has_ended(running.process) {
                         return Err(Error::Channel(reason));
                     }
                     // It is dead; the watching thread replaces it as soon as it gets the lock.
@@ -357,8 +356,7 @@ impl Shared {
     /// replaces it as soon as it gets the lock.
     fn reconnect(&self, inner: &mut Inner) -> bool {
         let Phase::Running(running) = &mut inner.phase else { return true };
-        let ended =
-            running.process.open().is_none_or(|handle| proc::wait(handle, FIRST_PAUSE).unwrap_or(false));
+        let ended = has_ended(running.process);
         if ended {
             inner.phase = Phase::Restarting;
             self.changed.notify_all();
@@ -465,6 +463,14 @@ impl Shared {
         }
         result
     }
+}
+
+/// Whether a process with which an exchange has failed is dead. Of one that was killed the sockets are closed first: the rest of
+/// its end is waited for.
+fn has_ended(process: ProcessId) -> bool {
+    let Some(handle) = process.open() else { return true };
+    let ends_within = |patience| proc::wait(&handle, patience).unwrap_or(false);
+    ends_within(FIRST_PAUSE) || proc::is_ending(process.pid) && ends_within(START)
 }
 
 impl Inner {

@@ -72,9 +72,12 @@ pub fn are_ours(directory: &Path, lab: &str) -> bool {
 /// Makes the directory and the one above it, which a lab going down may remove at any moment while it is empty.
 fn make(directory: &Path) -> io::Result<()> {
     let mut made = fs::create_dir_all(directory);
-    for _ in 0..10 {
+    for _ in 0..100 {
         match &made {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => made = fs::create_dir_all(directory),
+            // `AlreadyExists`: the one above was there when it was to be made, and gone when it was looked at.
+            Err(error) if matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::AlreadyExists) => {
+                made = fs::create_dir_all(directory);
+            }
             _ => break,
         }
     }

@@ -16,6 +16,14 @@ use serde::{Deserialize, Serialize};
 /// How long after SIGKILL a process may stay, e.g. in a system call on a dead file server, before it is given up.
 const UNKILLABLE: Duration = Duration::from_secs(5);
 
+/// How long the kernel may take from the moment at which a program is being started until its arguments and environment can
+/// be read.
+const START: Duration = Duration::from_secs(2);
+
+/// `PF_EXITING` and `PF_KTHREAD` of the kernel's `sched.h`, as `/proc/<pid>/stat` shows them.
+const EXITING: u32 = 0x0000_0004;
+const KERNEL_THREAD: u32 = 0x0020_0000;
+
 /// A process, told from a later one with the same id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProcessId {
@@ -28,12 +36,12 @@ pub struct ProcessId {
 impl ProcessId {
     /// The process that has this id now.
     pub fn of(pid: u32) -> Option<Self> {
-        Some(Self { pid, started: status(pid)?.1 })
+        Some(Self { pid, started: status(pid)?.started })
     }
 
     /// Whether it still runs. A zombie does not.
     pub fn is_alive(self) -> bool {
-        status(self.pid).is_some_and(|(state, started)| started == self.started && !"ZX".contains(state))
+        status(self.pid).is_some_and(|status| status.started == self.started && !status.is_dead())
     }
 
     /// A handle that cannot come to mean another process; none when it is gone.
@@ -41,13 +49,18 @@ impl ProcessId {
         let pid = Pid::from_raw(i32::try_from(self.pid).ok()?)?;
         let pidfd = rustix::process::pidfd_open(pid, PidfdFlags::empty()).ok()?;
         // Before the handle was there it may have ended and the id have been given away.
-        let is_it = status(self.pid).is_some_and(|(_, started)| started == self.started);
+        let is_it = status(self.pid).is_some_and(|status| status.started == self.started);
         is_it.then_some(pidfd)
     }
 }
 
+/// Whether the process with this id has ended, or is about to: it does nothing any more but close what it had open.
+pub fn is_ending(pid: u32) -> bool {
+    status(pid).is_none_or(|status| status.is_dead() || status.flags & EXITING != 0)
+}
+
 /// Processes whose environment, as it was at their start, has this variable with a value that `matches`. Zombies
-/// have none.
+/// have none. One that is just being started has none yet, and is waited for.
 pub fn with_variable(name: &str, matches: impl Fn(&str) -> bool) -> Vec<ProcessId> {
     let has = |environment: &[u8]| {
         environment.split(|byte| *byte == 0).any(|entry| {
@@ -58,16 +71,16 @@ pub fn with_variable(name: &str, matches: impl Fn(&str) -> bool) -> Vec<ProcessI
                 .is_some_and(&matches)
         })
     };
-    all()
-        .filter(|process| fs::read(proc_file(process.pid, "environ")).is_ok_and(|environ| has(&environ)))
-        .collect()
+    let environment = |process: &ProcessId| settled(*process, "environ", "cmdline");
+    all().filter(|process| environment(process).is_some_and(|environment| has(&environment))).collect()
 }
 
-/// Processes whose command line has these two arguments next to each other.
+/// Processes whose command line has these two arguments next to each other. One that is just being started has none yet,
+/// and is waited for.
 pub fn with_arguments(first: &str, second: &str) -> Vec<ProcessId> {
     all()
         .filter(|process| {
-            let line = fs::read(proc_file(process.pid, "cmdline")).unwrap_or_default();
+            let line = settled(*process, "cmdline", "environ").unwrap_or_default();
             let arguments: Vec<&[u8]> = line.split(|byte| *byte == 0).collect();
             arguments.windows(2).any(|pair| pair == [first.as_bytes(), second.as_bytes()])
         })
@@ -124,12 +137,15 @@ pub fn end_all(patience: Duration, find: impl Fn() -> Vec<ProcessId>) -> usize {
 ///
 /// Those of poll(2).
 pub fn wait(pidfd: impl AsFd, patience: Duration) -> io::Result<bool> {
-    let timeout = Timespec::try_from(patience).map_err(io::Error::other)?;
+    let deadline = Instant::now() + patience;
     let mut poll = [PollFd::new(&pidfd, PollFlags::IN)];
-    match rustix::event::poll(&mut poll, Some(&timeout)) {
-        Ok(ready) => Ok(ready > 0),
-        Err(rustix::io::Errno::INTR) => Ok(false),
-        Err(error) => Err(error.into()),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let timeout = Timespec::try_from(left).map_err(io::Error::other)?;
+        match rustix::event::poll(&mut poll, Some(&timeout)) {
+            Err(rustix::io::Errno::INTR) => {}
+            ready => return Ok(ready? > 0),
+        }
     }
 }
 
@@ -153,13 +169,46 @@ fn all() -> impl Iterator<Item = ProcessId> {
         .filter_map(|entry| ProcessId::of(entry.ok()?.file_name().to_str()?.parse().ok()?))
 }
 
-/// State and start time: fields 3 and 22 of `/proc/<pid>/stat`, counted after the command name, which may
-/// contain anything.
-fn status(pid: u32) -> Option<(char, u64)> {
+/// A file of a process in `/proc`, once the program that it runs has been started: in the middle of execve(2) both its
+/// arguments and its environment are empty, which they are otherwise never together.
+fn settled(process: ProcessId, name: &str, other: &str) -> Option<Vec<u8>> {
+    let deadline = Instant::now() + START;
+    loop {
+        let content = fs::read(proc_file(process.pid, name)).ok()?;
+        let is_starting = || {
+            let is_empty = fs::read(proc_file(process.pid, other)).is_ok_and(|other| other.is_empty());
+            let runs = |status: Status| status.started == process.started && !status.is_dead();
+            let is_program = |status: Status| status.flags & (EXITING | KERNEL_THREAD) == 0 && runs(status);
+            is_empty && status(process.pid).is_some_and(is_program)
+        };
+        if !content.is_empty() || !is_starting() || Instant::now() > deadline {
+            return Some(content);
+        }
+        std::thread::yield_now();
+    }
+}
+
+/// What `/proc/<pid>/stat` says of a process.
+#[derive(Clone, Copy)]
+struct Status {
+    state: char,
+    flags: u32,
+    started: u64,
+}
+
+impl Status {
+    fn is_dead(self) -> bool {
+        "ZX".contains(self.state)
+    }
+}
+
+/// Fields 3, 9 and 22 of `/proc/<pid>/stat`, counted after the command name, which may contain anything.
+fn status(pid: u32) -> Option<Status> {
     let stat = fs::read_to_string(proc_file(pid, "stat")).ok()?;
     let mut fields = stat.rsplit_once(')')?.1.split_whitespace();
     let state = fields.next()?.chars().next()?;
-    Some((state, fields.nth(18)?.parse().ok()?))
+    let flags = fields.nth(5)?.parse().ok()?;
+    Some(Status { state, flags, started: fields.nth(12)?.parse().ok()? })
 }
 
 fn proc_file(pid: u32, name: &str) -> std::path::PathBuf {
@@ -182,11 +231,7 @@ mod tests {
             .unwrap();
         let find = || with_variable("LOCALVPC_TEST_MARK", |value| value == mark);
         let id = ProcessId::of(child.id()).unwrap();
-        // A program that is just being started has no environment yet.
-        let patience = std::time::Instant::now() + Duration::from_secs(10);
-        while !find().contains(&id) && std::time::Instant::now() < patience {
-            std::thread::yield_now();
-        }
+        // Also right after it was started.
         assert!(find().contains(&id) && id.is_alive());
         assert!(end_all(Duration::from_millis(50), find) >= 1);
         let _ = child.wait();

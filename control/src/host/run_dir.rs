@@ -14,12 +14,19 @@ use std::fs::{self, DirBuilder, File, TryLockError};
 use std::io::{Read, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
-use super::{Error, IoContext};
+use super::{Error, IoContext, proc};
 use crate::config::decode::is_lab_name;
 
 /// Replaces `/run/localvpc`, the directory that holds one directory per lab.
 pub const RUN_DIR_VARIABLE: &str = "LOCALVPC_RUN_DIR";
+
+/// How long the end of a process that was killed may take.
+pub(super) const PREDECESSOR: Duration = Duration::from_secs(10);
+
+/// How often it is looked whether it has ended.
+const LOOK_AGAIN: Duration = Duration::from_millis(5);
 
 /// The run directory of one lab. It need not exist.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,11 +117,15 @@ impl RunDir {
 
     /// Takes the lab for this process: one daemon or one teardown at a time. Released when dropped.
     ///
+    /// One that was killed has it until all is closed that it had open, and a child that it was about to start until
+    /// that has become another program: both are waited for.
+    ///
     /// # Errors
     ///
     /// [`Error::Busy`] while another process has it.
     pub fn lock(&self) -> Result<Lock, Error> {
         let path = self.path.join("lock");
+        let deadline = Instant::now() + PREDECESSOR;
         loop {
             let mut file = File::options()
                 .read(true)
@@ -129,7 +140,13 @@ impl RunDir {
                     let mut pid = String::new();
                     // An unreadable pid only makes the message poorer.
                     let _ = file.read_to_string(&mut pid);
-                    return Err(Error::Busy { lab: self.lab.clone(), pid: pid.trim().parse().ok() });
+                    let pid = pid.trim().parse().ok();
+                    if Instant::now() < deadline && pid.is_some_and(proc::is_ending) {
+                        // Nothing tells of a lock's end that need not be held when it is told.
+                        std::thread::sleep(LOOK_AGAIN);
+                        continue;
+                    }
+                    return Err(Error::Busy { lab: self.lab.clone(), pid });
                 }
                 Err(TryLockError::Error(error)) => return Err(error).doing("lock", &path),
             }
@@ -193,6 +210,28 @@ mod tests {
         }
         drop(lock);
         dir.lock().unwrap();
+    }
+
+    /// A control that is killed while it starts a command: the child has the lock until it has become that command.
+    #[test]
+    fn what_a_dead_process_has_left_is_waited_for() {
+        let root = tempfile::tempdir().unwrap();
+        let dir = RunDir { lab: "t".into(), path: root.path().join("t") };
+        fs::create_dir(&dir.path).unwrap();
+        let killed = "exec 8<&0 9<>lock && flock 9 && echo $$ >&9 && { read end <&8 & kill -9 $$; }";
+        let mut shell = std::process::Command::new("sh");
+        shell.args(["-c", killed]).current_dir(&dir.path).stdin(std::process::Stdio::piped());
+        let mut shell = shell.spawn().unwrap();
+        let end = shell.stdin.take().unwrap();
+        assert!(!shell.wait().unwrap().success());
+        std::thread::scope(|scope| {
+            let lock = scope.spawn(|| dir.lock());
+            // Long enough for that to find the lock held.
+            std::thread::park_timeout(Duration::from_millis(100));
+            assert!(!lock.is_finished(), "{:?}", lock.join());
+            drop(end);
+            lock.join().unwrap().unwrap();
+        });
     }
 
     #[test]
