@@ -164,11 +164,10 @@ fn probed(client: &Client, request: &ExplainRequest) -> Result<Explanation, Fail
     let status: StatusView = client.ask("/v1/status")?;
     let before: CountersView = client.ask("/v1/counters")?;
     explanation.probe = probing::probe(&client.run_dir, &status, &explanation)?;
-    let after: CountersView = client.ask("/v1/counters")?;
     match &mut explanation.probe {
         Some(probe) => {
             if probe.answer.is_none() {
-                probe.discarded = probing::discarded(&before, &after);
+                probe.discarded = probing::discarded(client, &before)?;
             }
             if !probe.agrees {
                 let note = "The packet does not do what the analysis says: a program, a firewall or a route inside one of the \

@@ -1,8 +1,11 @@
 //! Sending the packet that an explanation is about.
 
+use std::time::{Duration, Instant};
+
 use localvpc_api::trace::{Protocol, Tuple};
 
 use super::Failure;
+use super::client::Client;
 use super::exec::find;
 use crate::analysis::insights::AnalysisPortRange;
 use crate::host::{NamespaceRef, RunDir};
@@ -43,8 +46,29 @@ pub fn probe(
     }))
 }
 
+/// Where packets have been discarded since a look at the counters. A dataplane that has had no processor for as long as the probe
+/// was waited for counts it a moment later.
+///
+/// # Errors
+/// Where the lab does not answer.
+pub fn discarded(client: &Client, before: &CountersView) -> Result<Vec<String>, Failure> {
+    let deadline = Instant::now() + LATE;
+    loop {
+        let places = differences(before, &client.ask("/v1/counters")?);
+        if !places.is_empty() || Instant::now() >= deadline {
+            return Ok(places);
+        }
+        // Nothing tells of a counter.
+        std::thread::sleep(LOOK_AGAIN);
+    }
+}
+
+/// How long a packet that was discarded may take to be counted, and how often that is looked at.
+const LATE: Duration = Duration::from_secs(1);
+const LOOK_AGAIN: Duration = Duration::from_millis(20);
+
 /// Where packets were discarded between two looks at the counters.
-pub fn discarded(before: &CountersView, after: &CountersView) -> Vec<String> {
+fn differences(before: &CountersView, after: &CountersView) -> Vec<String> {
     let mut places = Vec::new();
     for eni in &after.enis {
         let old = before.enis.iter().find(|old| old.name == eni.name);
