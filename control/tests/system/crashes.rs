@@ -1,6 +1,6 @@
 //! What a `kill -9` leaves, and who puts it in order.
 
-use localvpc::host::proc::ProcessId;
+use localvpc::host::proc::{self, ProcessId};
 use rustix::process::Signal;
 
 use crate::harness::command::signal_process;
@@ -8,9 +8,12 @@ use crate::harness::{Lab, Netns, Running, TWO_TIER, echoes, edit, leftovers, wai
 
 /// Kills a process, and waits until it has closed whatever it had open.
 fn kill(pid: u32) {
-    let process = ProcessId::of(pid).unwrap_or_else(|| panic!("process {pid} should run"));
+    let handle = ProcessId::of(pid).and_then(ProcessId::open);
+    let handle = handle.unwrap_or_else(|| panic!("process {pid} should run"));
     signal_process(pid, Signal::KILL);
-    wait::until("a killed process to end", || (!process.is_alive()).then_some(()));
+    // Not its first thread alone: the last one closes.
+    let ended = proc::wait(handle, wait::PATIENCE);
+    assert!(ended.is_ok_and(|ended| ended), "process {pid} was killed and has not ended");
 }
 
 #[test]

@@ -182,7 +182,8 @@ fn names_of_the_lab_resolve_and_others_fail_at_once() {
     assert!(by_name.stdout.starts_with("you are 10.0.2.20:"), "{by_name}");
 
     let unknown = lab.exec("app", "curl -sS http://no-such-host.invalid/").exits(6);
-    assert!(unknown.took.as_millis() < 2_000, "{unknown}");
+    // Not after the 5 s for which a name server is waited for.
+    assert!(unknown.took.as_millis() < 4_500, "{unknown}");
 }
 
 #[test]

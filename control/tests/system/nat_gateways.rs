@@ -50,7 +50,7 @@ fn natgw_22_a_connection_that_idles_too_long_is_reset_on_the_next_write() {
     lab.wait_for_servers();
     let mut connection = lab.connect("app", "198.51.100.10:7");
     echoes(&mut connection);
-    assert_eq!(lab.leases().len(), 1);
+    assert_eq!(metrics(&lab, "nat").connection_established_count, 1);
     wait::until("the connection to idle out", || lab.leases().is_empty().then_some(()));
     lab.discards("NGW_NO_CONNECTION", || is_reset(&mut connection));
     wait::until("the idle timeout to be counted", || {
@@ -64,10 +64,15 @@ fn natgw_22_a_connection_that_idles_too_long_is_reset_on_the_next_write() {
 fn a_route_moves_between_nat_gateways_under_load() {
     let Some(lab) = Lab::up(TWO) else { return };
     // What is on its way while the route moves may be reset: those are left out.
-    let script = "while [ ! -e stop ]; do curl -sS --max-time 5 http://198.51.100.10/ 2>&1; done";
+    let script = "while [ ! -e stop ]; do curl -sS --max-time 5 http://198.51.100.10/ >> seen 2>&1; done";
     let mut load = lab.command(&["exec", "app", "--", "sh", "-c"]);
     load.arg(script);
     let load = crate::harness::Running::start(&mut load);
+    let lines = || std::fs::read_to_string(lab.run_dir().join("seen")).unwrap_or_default();
+    let count =
+        |eip: &str| lines().lines().filter(|line| line.starts_with(&format!("you are {eip}:"))).count();
+    let by_b = || count("203.0.113.21") + count("203.0.113.22");
+    wait::until("the load to go by nat", || (count("203.0.113.20") > 0).then_some(()));
 
     let mut silent = lab.connect("app", "198.51.100.10:7");
     let mut talking = lab.connect("app", "198.51.100.10:7");
@@ -80,6 +85,7 @@ fn a_route_moves_between_nat_gateways_under_load() {
     assert!(seen.starts_with("you are 203.0.113.21:") || seen.starts_with("you are 203.0.113.22:"), "{seen}");
     let held: Vec<_> = lab.leases().into_iter().filter(|lease| lease.name == "nat").collect();
     assert!(!held.is_empty(), "the old leases are held until they idle out");
+    wait::until("the load to go by nat-b", || (by_b() > 0).then_some(()));
 
     // Back within the idle time: the connection that was silent meanwhile goes on with its lease.
     lab.apply(TWO).ok();
@@ -87,10 +93,8 @@ fn a_route_moves_between_nat_gateways_under_load() {
     assert!(lab.curl("app", "http://198.51.100.10/").starts_with("you are 203.0.113.20:"));
 
     std::fs::write(lab.run_dir().join("stop"), "").expect("a file can be written");
-    let lines = load.end().ok().stdout;
-    let count = |eip: &str| lines.lines().filter(|line| line.starts_with(&format!("you are {eip}:"))).count();
-    let by_b = count("203.0.113.21") + count("203.0.113.22");
-    assert!(count("203.0.113.20") > 0 && by_b > 0, "{lines}");
+    load.end().ok();
+    let lines = lines();
     let lost = lines.lines().filter(|line| line.starts_with("curl:")).count();
     assert!(lost <= 2, "at most what was on its way at a move: {lines}");
 }
@@ -277,6 +281,9 @@ fn natgw_27_natgw_48_metrics_are_what_was_sent() {
     // 1480 bytes of data fit a packet of 1500, so these are seven: dropped, and counted as such.
     lab.exec("app", "ip link set eth0 mtu 1500").ok();
     lab.ping_is_cut("app", "-M dont -s 10000 198.51.100.10", "NGW_FRAGMENT");
+    wait::until("the last fragment to be dropped", || {
+        (metrics(&lab, "nat").packets_drop_count >= known.packets_drop_count + 2 * 7).then_some(())
+    });
     let more = metrics(&lab, "nat");
     assert_eq!(more.packets_drop_count, known.packets_drop_count + 2 * 7, "{more:?}");
     assert_eq!(more.packets_out_to_destination, known.packets_out_to_destination);

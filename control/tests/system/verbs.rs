@@ -93,9 +93,13 @@ fn every_verb_that_shows_something_has_json() {
     let connections = lab.connections();
     assert!(connections.iter().any(|it| it.name == "app" && it.row.received.bytes > 0), "{connections:?}");
     assert_eq!(lab.leases()[0].row.timeout_ms % 1_000, 0);
-    let counters = lab.counters();
-    let app = counters.enis.iter().find(|it| it.name == "app").expect("app's ENI").row.clone();
-    assert!(app.sent.packets >= 5 && app.received.packets >= 4, "{app:?}");
+    // The last packets of the connection may still be on their way.
+    let (counters, app) = wait::until("what app sent to be passed on", || {
+        let counters = lab.counters();
+        let app = counters.enis.iter().find(|it| it.name == "app").expect("app's ENI").row.clone();
+        let is_whole = app.sent.packets >= 5 && app.received.packets >= 4;
+        (is_whole && counters.nat_gateways[0].row.out_to_destination == app.sent).then_some((counters, app))
+    });
     let nat = &counters.nat_gateways[0];
     assert_eq!((nat.name.as_str(), nat.row.connection_attempts, nat.row.packets_dropped), ("nat-a", 1, 0));
     assert_eq!(nat.row.out_to_destination, app.sent, "what app sent, it passed on");

@@ -213,12 +213,12 @@ type Tried = [(Outcome, Option<Open>); 2];
 fn again(open: Vec<[Open; 2]>) -> Vec<(Probe, [Outcome; 2])> {
     let probes: Vec<Probe> = open.iter().map(|[here, _]| here.probe()).collect();
     let sockets: Vec<Mutex<Open>> = open.into_iter().flatten().map(Mutex::new).collect();
-    let ask = |job: usize| sockets[job].lock().expect("no thread panics with it").again(PATIENCE[0]);
-    let mut outcomes = side_by_side(sockets.len(), ask);
+    let ask = |job: usize, patience| sockets[job].lock().expect("no thread panics with it").again(patience);
+    let mut outcomes = side_by_side(sockets.len(), |job| ask(job, PATIENCE[0]));
     let late: Vec<usize> = (0..sockets.len())
         .filter(|job| outcomes[*job] == Outcome::Silent && outcomes[job ^ 1] != Outcome::Silent)
         .collect();
-    for (job, outcome) in late.iter().zip(side_by_side(late.len(), |at| ask(late[at]))) {
+    for (job, outcome) in late.iter().zip(side_by_side(late.len(), |at| ask(late[at], PATIENCE[1]))) {
         outcomes[*job] = outcome;
     }
     probes.iter().enumerate().map(|(at, probe)| (*probe, [outcomes[2 * at], outcomes[2 * at + 1]])).collect()

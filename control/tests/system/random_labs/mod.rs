@@ -26,7 +26,7 @@ use localvpc::view::ExplainOutcome;
 use localvpc_api::DiscardReason;
 use serde_json::Value;
 
-use crate::harness::Lab;
+use crate::harness::{Lab, wait};
 use questions::Question;
 use random::Random;
 use world::World;
@@ -132,13 +132,15 @@ fn compare(seed: u64) -> Option<Tally> {
     }
     // Packets were discarded for the reasons that the analysis gives. Where several things are in the way, it tells them in
     // AWS's order, and a packet meets one of them (ORD-4).
-    let counters = lab.counters();
-    let is_counted = |code: &str| counters.discards.iter().any(|it| it.code == code && it.packets > 0);
     for result in results.iter().filter(|result| result["analysis"] == "blocked") {
         let codes = result["codes"].as_array().into_iter().flatten().filter_map(Value::as_str);
         let reasons: Vec<&str> = codes.filter(|code| is_reason(code)).collect();
-        let counted = reasons.is_empty() || reasons.iter().any(|reason| is_counted(reason));
-        assert!(counted, "{:#?}\nnot for {reasons:?}: {result:#}\n{}", counters.discards, about());
+        // On a busy machine it may be discarded after its sender has given up.
+        let counted = wait::within(wait::PATIENCE, || {
+            let is_counted = reasons.is_empty() || reasons.iter().any(|reason| lab.discarded(reason) > 0);
+            is_counted.then_some(())
+        });
+        assert!(counted.is_some(), "{:#?}\nnot for {reasons:?}: {result:#}\n{}", lab.counters(), about());
     }
     Some(tally)
 }

@@ -173,16 +173,20 @@ class Bench:
         return "; answered ".join([text, *answers])
 
     def settle(self, end):
-        """Waits until what was on its way to `end` has come: something sent to it now arrives after it."""
+        """Waits until what was on its way to `end` has come: something sent to it now arrives after it. Of several ports, some go
+        through one queue and some through the other, each of which has a worker of its own."""
         for _ in range(2):
-            self.mark(end)
+            self.mark(end, [MARKER + 1 + port for port in range(8)])
 
-    def mark(self, end):
+    def mark(self, end, ports):
         near, far, address, peer = self.markers[end]
-        near.send(IP(src=address, dst=peer, id=1) / UDP(sport=MARKER, dport=MARKER) / b"there")
-        there = far.wait("a marker", is_marker)
-        far.send(IP(src=there.dst, dst=there.src, id=1) / UDP(sport=MARKER, dport=there.sport) / b"back")
-        near.wait("a marker's reply", is_marker)
+        for port in ports:
+            near.send(IP(src=address, dst=peer, id=1) / UDP(sport=port, dport=MARKER) / b"there")
+        for _ in ports:
+            there = far.wait("a marker", is_marker)
+            far.send(IP(src=there.dst, dst=there.src, id=1) / UDP(sport=MARKER, dport=there.sport) / b"back")
+        for _ in ports:
+            near.wait("a marker's reply", is_marker)
 
     def strays(self):
         """What came to any end and was not asked about."""
