@@ -177,6 +177,15 @@ pub enum Quoted {
 /// Why the packet must be discarded before anything is decided about it.
 #[inline(never)]
 pub fn parse(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
+    match brief::plain(bytes, offload) {
+        Some(packet) => Ok(packet),
+        None => parse_others(bytes, offload),
+    }
+}
+
+/// The same of packets that are not plain. A function of its own, because the plain ones need no registers saved.
+#[inline(never)]
+fn parse_others(bytes: &[u8], offload: Offload) -> Result<Packet, DiscardReason> {
     match brief::usual(bytes, offload) {
         Some(packet) => Ok(packet),
         None => parse_by_headers(bytes, offload),

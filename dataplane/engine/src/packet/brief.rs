@@ -1,17 +1,18 @@
 //! Reads of a packet what the flow cache needs, and no more: the fast path of parsing.
 //!
 //! A [`Brief`] exists of exactly those packets that a cache may decide: whole IPv4 packets without options, UDP or TCP in
-//! mid-stream, that the parser takes too. [`parse`](super::parse) reads TCP in the same way, and leaves everything else, good
-//! or bad, to [`parse_by_headers`](super::parse_by_headers), with which this must agree about every packet there is.
+//! mid-stream, that the parser takes too. [`parse`](super::parse) reads TCP in the same way, plain segments without SYN first,
+//! and leaves everything else, good or bad, to [`parse_by_headers`](super::parse_by_headers), with which this must agree
+//! about every packet there is.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv4Addr};
 
 use localvpc_api::LinkId;
 use localvpc_api::trace::{Protocol, Tuple};
 
 use super::{Checksum, Kind, Load, Offload, Packet, Segmentation, TcpFacts};
 use crate::hash::Seed;
-use crate::wire::{self, checksum};
+use crate::wire::{self, checksum, ipv4};
 
 /// What the flow cache needs to know of a packet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -98,7 +99,7 @@ pub fn tcp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
 pub fn udp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
     let head = Head::of(bytes, Protocol::UDP)?;
     let datagram = u32::from(u16::from_be(head.word(IP + 4)));
-    if datagram < UDP as u32 || head.room < datagram {
+    if datagram < UDP as u32 || u32::from(head.length) < IP as u32 + datagram {
         return None;
     }
     head.brief(Carried::Udp, (IP + UDP) as u16, offload)
@@ -117,46 +118,33 @@ pub fn guess(bytes: &[u8], link: LinkId) -> Option<Key> {
     Some(Key::new(addresses, ports, link, tcp))
 }
 
+/// Reads all of a packet, if it is one of the most usual: what [`usual`] takes, without SYN and without offload.
+#[inline(always)]
+pub(super) fn plain(bytes: &[u8], offload: Offload) -> Option<Packet> {
+    let Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, .. } = offload else {
+        return None;
+    };
+    // Looked at first, as the packets with SYN are the others that there are most of.
+    let start: &[u8; IP + TCP] = bytes.first_chunk()?;
+    if start[IP + 13] & TcpFacts::SYN != 0 {
+        return None;
+    }
+    let head = Head::of(bytes, Protocol::TCP)?;
+    let (facts, _) = head.tcp(bytes)?;
+    Some(head.packet(facts, None, (1, head.length), Checksum::Complete))
+}
+
 /// Reads all of a packet, if it is one of the usual kind: a whole TCP segment with any flags, over IPv4 without options.
 #[inline(always)]
 pub(super) fn usual(bytes: &[u8], offload: Offload) -> Option<Packet> {
     let head = Head::of(bytes, Protocol::TCP)?;
     let (facts, headers) = head.tcp(bytes)?;
-    // In a plain packet nothing is read of an offload, and nothing copied.
-    let plain =
-        matches!(offload, Offload { checksum: Checksum::Complete, segmentation: Segmentation::None, .. });
-    let (segments, segment_length, checksum) = if plain {
-        (1, head.length, Checksum::Complete)
-    } else {
-        let (segments, segment_length) = head.size_of_offloaded(offload, headers)?;
-        (segments, segment_length, offload.checksum)
-    };
+    let size = head.size(offload, headers)?;
     let window_scale = match facts.flags & TcpFacts::SYN {
         0 => None,
         _ => wire::tcp::window_scale(&bytes[IP + TCP..headers.into()]),
     };
-    let address = |at: usize| {
-        IpAddr::from([head.bytes[at], head.bytes[at + 1], head.bytes[at + 2], head.bytes[at + 3]])
-    };
-    Some(Packet {
-        tuple: Tuple {
-            source: address(12),
-            destination: address(16),
-            source_port: u16::from_be(head.word(IP)),
-            destination_port: u16::from_be(head.word(IP + 2)),
-            protocol: Protocol::TCP,
-        },
-        kind: Kind::Tcp(facts),
-        window_scale,
-        fragment: None,
-        ttl: head.bytes[8],
-        dont_fragment: head.dont_fragment(),
-        transport: IP as u16,
-        length: head.length.into(),
-        segments,
-        segment_length,
-        checksum,
-    })
+    Some(head.packet(facts, window_scale, size, offload.checksum))
 }
 
 /// The first bytes of a whole IPv4 packet of a protocol, without options, whose header is as it should be.
@@ -165,18 +153,20 @@ struct Head<'a> {
     bytes: &'a [u8; IP + UDP],
     /// Of all of the packet.
     length: u16,
-    /// Bytes behind the IP header.
-    room: u32,
 }
 
 impl<'a> Head<'a> {
     #[inline(always)]
     fn of(packet: &'a [u8], protocol: Protocol) -> Option<Self> {
+        let least = if protocol == Protocol::TCP { IP + TCP } else { IP + UDP };
+        if packet.len() < least {
+            return None;
+        }
         let bytes: &[u8; IP + UDP] = packet.first_chunk()?;
-        let length = u16::from_be_bytes([bytes[2], bytes[3]]);
-        let fragment = u16::from_be_bytes([bytes[6], bytes[7]]) & 0x3FFF;
+        let start = u64::from_le_bytes(*bytes.first_chunk()?);
+        let length = ((start >> 16) as u16).swap_bytes();
         // Version 4, no options; no fragment; honest length.
-        if bytes[0] != 0x45 || fragment != 0 || usize::from(length) > packet.len() {
+        if start & 0xFF3F_0000_0000_00FF != 0x45 || usize::from(length) > packet.len() {
             return None;
         }
         if bytes[PROTOCOL] != protocol.0
@@ -186,7 +176,7 @@ impl<'a> Head<'a> {
         {
             return None;
         }
-        Some(Self { protocol, bytes, length, room: u32::from(length).checked_sub(IP as u32)? })
+        Some(Self { protocol, bytes, length })
     }
 
     /// The TCP header of `packet` behind it, and how many bytes both headers have.
@@ -195,17 +185,18 @@ impl<'a> Head<'a> {
         let bytes: &[u8; IP + TCP] = packet.first_chunk()?;
         let number = |at: usize| u32::from_be_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]);
         let header = u32::from(bytes[IP + 12] >> 4) * 4;
-        if header < TCP as u32 || self.room < header {
+        if header < TCP as u32 {
             return None;
         }
+        let headers = IP as u32 + header;
         let facts = TcpFacts {
             flags: bytes[IP + 13],
             sequence: number(IP + 4),
             acknowledgement: number(IP + 8),
             window: u16::from_be_bytes([bytes[IP + 14], bytes[IP + 15]]),
-            payload: self.room - header,
+            payload: u32::from(self.length).checked_sub(headers)?,
         };
-        Some((facts, IP as u16 + header as u16))
+        Some((facts, headers as u16))
     }
 
     #[inline(always)]
@@ -235,9 +226,36 @@ impl<'a> Head<'a> {
         }
     }
 
-    #[inline(never)]
-    fn size_of_offloaded(&self, offload: Offload, headers: u16) -> Option<(u16, u16)> {
-        self.size(offload, headers)
+    /// All of a TCP segment.
+    #[inline(always)]
+    fn packet(
+        &self,
+        facts: TcpFacts,
+        window_scale: Option<u8>,
+        (segments, segment_length): (u16, u16),
+        checksum: Checksum,
+    ) -> Packet {
+        // Whole: what is put together from bytes is stored byte by byte.
+        let (addresses, _) = self.bytes[12..].as_chunks::<4>();
+        Packet {
+            tuple: Tuple {
+                source: addresses[0].into(),
+                destination: addresses[1].into(),
+                source_port: u16::from_be(self.word(IP)),
+                destination_port: u16::from_be(self.word(IP + 2)),
+                protocol: Protocol::TCP,
+            },
+            kind: Kind::Tcp(facts),
+            window_scale,
+            fragment: None,
+            ttl: self.bytes[8],
+            dont_fragment: self.dont_fragment(),
+            transport: IP as u16,
+            length: self.length.into(),
+            segments,
+            segment_length,
+            checksum,
+        }
     }
 
     #[inline(always)]
@@ -255,8 +273,18 @@ impl<'a> Head<'a> {
 /// As [`ipv4::is_unicast`](crate::wire::ipv4::is_unicast) says, by the first byte.
 #[inline]
 fn is_unicast(first: u8) -> bool {
-    first.wrapping_sub(1) < 223 && first != 127
+    UNICAST[usize::from(first)]
 }
+
+const UNICAST: [bool; 256] = {
+    let mut table = [false; 256];
+    let mut first = 0;
+    while first < 256 {
+        table[first] = ipv4::is_unicast(Ipv4Addr::new(first as u8, 0, 0, 0));
+        first += 1;
+    }
+    table
+};
 
 impl Brief {
     /// The same of a packet that was parsed already.

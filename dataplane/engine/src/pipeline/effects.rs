@@ -120,6 +120,7 @@ pub enum NotCommitted {
 
 impl<'a> Effects<'a> {
     /// Adds a proposal.
+    #[inline]
     pub fn propose(&mut self, effect: Effect<'a>) -> Result<(), DiscardReason> {
         // A path with more effects goes through more gateways than a path can: it is a loop.
         self.0.try_push(effect).map_err(|_| DiscardReason::Loop)

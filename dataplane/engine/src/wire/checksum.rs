@@ -98,7 +98,11 @@ pub fn verify_header(header: &[u8; 20]) -> bool {
     let word = |at: usize| {
         u64::from(u32::from_ne_bytes([header[at], header[at + 1], header[at + 2], header[at + 3]]))
     };
-    let sum = word(0) + word(4) + word(8) + word(12) + word(16);
+    let [a, b, c, d, e, f, g, h, ..] = *header;
+    let (sum, carry) =
+        u64::from_ne_bytes([a, b, c, d, e, f, g, h]).overflowing_add(word(8) + word(12) + word(16));
+    // What was carried out comes in again: it is one either way, modulo 0xFFFF.
+    let sum = sum + u64::from(carry);
     // Folding keeps the remainder, as 2¹⁶ leaves 1; and no sum of zeros folds to anything but zero.
     // A multiple of 0xFFFF is divided by the multiplication, modulo 2⁶⁴; every other number becomes larger than any quotient.
     const INVERSE: u64 = (u64::MAX / 0xFFFF).wrapping_neg();
