@@ -113,7 +113,7 @@ impl Net {
             (gateway.peak_bytes_per_second, gateway.peak_packets_per_second) = (0, 0);
         }
         Known {
-            enis: report::enis(&tables, state),
+            enis: report::enis(&tables),
             nat_gateways,
             discards: report::discards(state),
             connections: state.connections.len(),

@@ -16,6 +16,7 @@ use localvpc_api::trace::Direction;
 use localvpc_api::{DiscardReason, EniId, NatGatewayId};
 
 use crate::Time;
+use crate::state::allowance::Allowances;
 use peaks::Peaks;
 
 /// Most workers a dataplane runs.
@@ -229,6 +230,8 @@ pub struct Metrics {
     discards: PerWorker<DiscardCounters>,
     enis: Mutex<HashMap<EniId, Arc<EniMetrics>, RandomState>>,
     nat_gateways: Mutex<HashMap<NatGatewayId, Arc<NatGatewayMetrics>, RandomState>>,
+    /// What each ENI uses of its allowance.
+    pub allowances: Arc<Allowances>,
 }
 
 impl Metrics {

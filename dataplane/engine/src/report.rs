@@ -16,19 +16,17 @@ use crate::state::State;
 use crate::tables::Tables;
 
 /// Counters of every ENI in the tables.
-pub fn enis(tables: &Tables, state: &State) -> Vec<EniCounters> {
+pub fn enis(tables: &Tables) -> Vec<EniCounters> {
     let of = |eni: &crate::tables::Eni| {
-        let allowance = state.connections.allowances.known(eni.id);
-        let tracked = allowance.as_ref().map_or(0, |allowance| allowance.tracked());
         let discards = eni.metrics.discards();
         let exceeded = discards.iter().find(|row| row.reason == DiscardReason::ConnectionAllowanceExceeded);
         EniCounters {
             eni: eni.id,
             received: eni.metrics.received(),
             sent: eni.metrics.sent(),
-            conntrack_allowance_available: eni.max_connections.saturating_sub(tracked).into(),
+            conntrack_allowance_available: eni.max_connections.saturating_sub(eni.allowance.tracked()).into(),
             conntrack_allowance_exceeded: exceeded.map_or(0, |row| row.packets),
-            conntrack_half_open_evicted: allowance.map_or(0, |allowance| allowance.evicted()),
+            conntrack_half_open_evicted: eni.allowance.evicted(),
             discards,
         }
     };

@@ -62,7 +62,7 @@ pub(super) fn perform(request: Request, descriptors: Vec<OwnedFd>, fleet: &Fleet
         Request::Counters => Ok(Reply::Counters(Counters {
             links: fleet.link_counters(),
             workers: fleet.worker_counters(),
-            enis: report::enis(&tables, state),
+            enis: report::enis(&tables),
             nat_gateways: report::nat_gateways(&tables, state, now),
             discards: report::discards(state),
         })),

@@ -49,7 +49,7 @@ pub enum Carried {
 /// A flow on a link: addresses, ports, link, protocol.
 ///
 /// IPv6 flows will have a cache of their own with a wider key.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, zerocopy::FromZeros)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, zerocopy::FromZeros)]
 pub struct Key {
     addresses: u64,
     rest: u64,

@@ -277,7 +277,7 @@ fn undo(state: &State, made: &[Made]) {
 
 fn allowed(tables: &Tables, eni: EniIndex) -> Allowed<'_> {
     let eni = tables.eni(eni);
-    Allowed { tracking: &eni.tracking, max_connections: eni.max_connections }
+    Allowed { tracking: &eni.tracking, max_connections: eni.max_connections, allowance: &eni.allowance }
 }
 
 /// Counts a packet that was discarded at the NAT gateways that it came to: at `refused_by`, or after those in `effects`.

@@ -8,49 +8,39 @@
 
 use std::collections::VecDeque;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use foldhash::fast::RandomState;
 use hashbrown::HashMap;
 use localvpc_api::EniId;
 
 use super::activity::Ref;
+use super::lock::Lock;
 use crate::Time;
 use crate::rate::{Rate, TokenBucket};
 
-/// The allowances of all ENIs that have ever tracked something.
+/// The allowances of all ENIs that tables have had, as long as they have.
 #[derive(Debug, Default)]
-pub struct Allowances(RwLock<HashMap<EniId, Arc<Allowance>, RandomState>>);
+pub struct Allowances(Mutex<HashMap<EniId, Arc<Allowance>, RandomState>>);
 
 impl Allowances {
-    /// The allowance of an ENI, made on first use.
+    /// The allowance of an ENI, made on first use. Tables keep it at hand for packets.
     pub fn of(&self, eni: EniId) -> Arc<Allowance> {
-        if let Some(known) = self.known(eni) {
-            return known;
-        }
-        self.0.write().unwrap_or_else(PoisonError::into_inner).entry(eni).or_default().clone()
+        self.all().entry(eni).or_default().clone()
     }
 
-    /// Calls `act` with the allowance of an ENI, made on first use. It must not ask for others.
-    pub fn with<T>(&self, eni: EniId, act: impl FnOnce(&Allowance) -> T) -> T {
-        let all = self.0.read().unwrap_or_else(PoisonError::into_inner);
-        match all.get(&eni) {
-            Some(allowance) => act(allowance),
-            None => {
-                drop(all);
-                act(&self.of(eni))
-            }
-        }
-    }
-
-    /// The allowance of an ENI that has tracked something.
+    /// The allowance of an ENI that tables have had.
     pub fn known(&self, eni: EniId) -> Option<Arc<Allowance>> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&eni).cloned()
+        self.all().get(&eni).cloned()
     }
 
-    /// Forgets ENIs that are gone.
+    /// Forgets ENIs that are gone. Tables that are built at this moment keep theirs.
     pub fn retain(&self, exists: impl Fn(EniId) -> bool) {
-        self.0.write().unwrap_or_else(PoisonError::into_inner).retain(|eni, _| exists(*eni));
+        self.all().retain(|eni, allowance| exists(*eni) || Arc::strong_count(allowance) > 1);
+    }
+
+    fn all(&self) -> MutexGuard<'_, HashMap<EniId, Arc<Allowance>, RandomState>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -59,8 +49,8 @@ impl Allowances {
 pub struct Allowance {
     tracked: AtomicU32,
     evicted: AtomicU64,
-    half_open: Mutex<HalfOpen>,
-    fragments: Mutex<TokenBucket>,
+    half_open: Lock<HalfOpen>,
+    fragments: Lock<TokenBucket>,
 }
 
 #[derive(Debug, Default)]
@@ -101,7 +91,7 @@ impl Allowance {
     /// Whether the ENI may send one fragment more, of so many in a second (ENI-13).
     pub fn take_fragment(&self, per_second: u32, now: Time) -> bool {
         let rate = Rate { per_second: per_second.into(), burst: per_second.into() };
-        self.fragments.lock().unwrap_or_else(PoisonError::into_inner).take(rate, now)
+        self.fragments.lock().take(rate, now)
     }
 
     /// Counts one connection less.
@@ -119,25 +109,21 @@ impl Allowance {
     /// Notes a new half-open connection. `is_half_open` tells which of the others still are: it is asked about
     /// few of them at a time.
     pub fn note_half_open(&self, activity: Ref, is_half_open: impl Fn(Ref) -> bool) {
-        let mut half_open = self.lock();
+        let mut half_open = self.half_open.lock();
         half_open.noted.push_back(activity);
         half_open.tidy(is_half_open);
     }
 
     /// Takes out the connection that was noted first and may still be half-open.
     pub fn take_oldest(&self) -> Option<Ref> {
-        let mut half_open = self.lock();
+        let mut half_open = self.half_open.lock();
         half_open.kept.pop_front().or_else(|| half_open.noted.pop_front())
     }
 
     /// Whether any connection is half-open.
     pub fn has_half_open(&self, is_half_open: impl Fn(Ref) -> bool) -> bool {
-        let half_open = self.lock();
+        let half_open = self.half_open.lock();
         half_open.kept.iter().chain(&half_open.noted).any(|activity| is_half_open(*activity))
-    }
-
-    fn lock(&self) -> MutexGuard<'_, HalfOpen> {
-        self.half_open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -172,6 +158,19 @@ mod tests {
     }
 
     #[test]
+    fn an_eni_is_forgotten_when_neither_tables_in_force_nor_any_that_are_built_have_it() {
+        let all = Allowances::default();
+        let in_new_tables = all.of(EniId(1));
+        all.retain(|_| false);
+        assert!(Arc::ptr_eq(&in_new_tables, &all.known(EniId(1)).unwrap()));
+        drop(in_new_tables);
+        all.retain(|eni| eni == EniId(1));
+        assert!(all.known(EniId(1)).is_some());
+        all.retain(|_| false);
+        assert!(all.known(EniId(1)).is_none());
+    }
+
+    #[test]
     fn the_list_of_half_open_connections_keeps_its_order_and_stays_short() {
         let allowance = Allowance::default();
         let reference = |slot| Ref { slot, version: 0 };
@@ -185,7 +184,7 @@ mod tests {
                 is_half_open(activity)
             });
             assert!(questions.get() <= before + TIDY_STEP, "a packet waits for no more than that");
-            let half_open = allowance.lock();
+            let half_open = allowance.half_open.lock();
             longest = longest.max(half_open.kept.len() + half_open.noted.len());
         }
         assert!(longest < 5_000, "{longest}");

@@ -5,6 +5,8 @@
 //! have the same key. What a packet changes is in an [`Activity`], and so is the key;
 //! an [`Index`] finds it.
 
+use std::sync::Arc;
+
 use localvpc_api::EniId;
 use localvpc_api::report::{ConnectionState, Initiator};
 use localvpc_api::tables::TrackingTimeouts;
@@ -45,6 +47,8 @@ pub struct Allowed<'a> {
     pub tracking: &'a TrackingTimeouts,
     /// Most connections that it tracks.
     pub max_connections: u32,
+    /// What it uses of that.
+    pub allowance: &'a Allowance,
 }
 
 /// What is found in a place.
@@ -75,7 +79,7 @@ pub struct Connections {
     /// Shared with the flow caches' references.
     pub activities: Activities,
     /// What each ENI uses of its allowance.
-    pub allowances: Allowances,
+    allowances: Arc<Allowances>,
 }
 
 /// What [`Connections::track`] has done.
@@ -95,13 +99,13 @@ const TCP_TRANSITORY_MS: u32 = 120_000;
 const ICMP_MS: u32 = 30_000;
 
 impl Connections {
-    /// Room for `capacity` connections.
-    pub fn new(capacity: u32) -> Self {
+    /// Room for `capacity` connections, which count in `allowances`.
+    pub fn new(capacity: u32, allowances: Arc<Allowances>) -> Self {
         Self {
             index: Index::new(capacity),
             seed: Seed::default(),
             activities: Activities::new(capacity),
-            allowances: Allowances::default(),
+            allowances,
         }
     }
 
@@ -163,21 +167,19 @@ impl Connections {
         packet: &Packet,
         now: Time,
     ) -> Result<Tracked, NotTracked> {
-        self.allowances.with(eni(&new.place), |allowance| {
-            loop {
-                // Its key is locked within only: the connection that gives way has another one.
-                match self.track_if_room(new, allowed, allowance, packet, now) {
-                    Ok(tracked) => return Ok(tracked),
-                    Err(not) if !self.evict(allowance) => return Err(not),
-                    Err(_) => {}
-                }
+        loop {
+            // Its key is locked within only: the connection that gives way has another one.
+            match self.track_if_room(new, allowed, packet, now) {
+                Ok(tracked) => return Ok(tracked),
+                Err(not) if !self.evict(allowed.allowance) => return Err(not),
+                Err(_) => {}
             }
-        })
+        }
     }
 
     /// Whether [`track`](Self::track) would find room for it, or make some.
     pub fn has_room(&self, new: &NewConnection, allowed: Allowed<'_>, now: Time) -> bool {
-        let Some(allowance) = self.allowances.known(eni(&new.place)) else { return true };
+        let allowance = allowed.allowance;
         allowance.tracked() < allowed.max_connections
             || matches!(self.find(&new.place, now), Found::Live(..))
             || allowance.has_half_open(|activity| self.is_half_open(activity, now))
@@ -187,10 +189,10 @@ impl Connections {
         &self,
         new: &NewConnection,
         allowed: Allowed<'_>,
-        allowance: &Allowance,
         packet: &Packet,
         now: Time,
     ) -> Result<Tracked, NotTracked> {
+        let allowance = allowed.allowance;
         let timeouts = timeouts(new.place.protocol(), allowed.tracking);
         let label = new.place.label(new.direction as u32, 0);
         let lock = self.index.lock(new.place.hash);

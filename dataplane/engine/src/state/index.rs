@@ -7,10 +7,11 @@
 //! An entry that finds its home bucket full goes into the next that has room, and those that it has passed count it, so that a search goes on
 //! behind them. Twelve bytes hold two entries and a half: at most two thirds of the places are ever used.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, Ordering::*};
+use std::sync::atomic::{AtomicU32, Ordering::*};
 
 use zerocopy::FromZeros;
 
+use super::lock::{self, Lock};
 use crate::memory::{Zeroed, prefetch};
 
 /// Places of records, by hash.
@@ -29,12 +30,15 @@ pub struct Absence {
 
 /// A part of all hashes, and the right to write about their keys.
 #[derive(Debug)]
-pub struct Locked<'a>(&'a Stripe);
+pub struct Locked<'a> {
+    stripe: &'a Stripe,
+    _lock: lock::Locked<'a, ()>,
+}
 
-/// What a part of all hashes has in common. The lock is taken by one atomic exchange and given back by a store: a connection takes several.
+/// What a part of all hashes has in common.
 #[derive(Debug, Default)]
 struct Stripe {
-    taken: AtomicBool,
+    lock: Lock<()>,
     /// Records made so far.
     made: AtomicU32,
 }
@@ -57,9 +61,6 @@ const POSITION: u32 = (1 << 24) - 1;
 
 /// So many that two workers rarely wait for each other, and an absence is rarely doubted because of another record: each doubt costs a walk.
 const STRIPES: usize = 4096;
-
-/// Looks at a lock that another worker holds before the processor is given up: it is held for less than a microsecond, unless that worker sleeps.
-const SPINS: usize = 100;
 
 impl Index {
     /// The most records that it can tell apart.
@@ -84,10 +85,7 @@ impl Index {
     #[inline]
     pub fn lock(&self, hash: u64) -> Locked<'_> {
         let stripe = &self.stripes[stripe(hash)];
-        while stripe.taken.swap(true, Acquire) {
-            stripe.wait();
-        }
-        Locked(stripe)
+        Locked { stripe, _lock: stripe.lock.lock() }
     }
 
     /// What to compare later, to know that a record that is not found now is still absent. To be taken before [`find`](Self::find).
@@ -204,28 +202,8 @@ impl Locked<'_> {
     /// Notes that a record was made, or has begun anew: what was absent may not be so any more.
     #[inline]
     pub fn note_made(&self) {
-        let made = &self.0.made;
+        let made = &self.stripe.made;
         made.store(made.load(Relaxed).wrapping_add(1), Release);
-    }
-}
-
-impl Drop for Locked<'_> {
-    #[inline]
-    fn drop(&mut self) {
-        self.0.taken.store(false, Release);
-    }
-}
-
-impl Stripe {
-    #[cold]
-    fn wait(&self) {
-        for _ in 0..SPINS {
-            if !self.taken.load(Relaxed) {
-                return;
-            }
-            std::hint::spin_loop();
-        }
-        std::thread::yield_now();
     }
 }
 
@@ -242,6 +220,7 @@ fn tag(hash: u64) -> u32 {
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
+    use std::sync::atomic::AtomicBool;
 
     use proptest::prelude::*;
 

@@ -9,6 +9,7 @@ pub mod fragments;
 pub mod identification;
 pub mod index;
 pub mod leases;
+pub mod lock;
 pub mod nat_ports;
 pub mod place;
 pub mod tcp;
@@ -54,12 +55,13 @@ pub struct State {
 impl State {
     /// Nothing remembered yet, room for `limits`.
     pub fn new(limits: Limits) -> Self {
+        let metrics = Metrics::default();
         Self {
-            connections: conntrack::Connections::new(limits.connections),
+            connections: conntrack::Connections::new(limits.connections, metrics.allowances.clone()),
             leases: leases::Leases::new(limits.leases),
             fragments: fragments::Fragments::new(fragments::Bounds::default()),
             identifications: identification::Identifications::default(),
-            metrics: Metrics::default(),
+            metrics,
         }
     }
 
@@ -77,7 +79,7 @@ impl State {
     /// from one thread at a time: it counts in the slot of the [`HOUSEKEEPER`].
     pub fn expire(&self, tables: &Tables, part: usize, now: Time) -> usize {
         if part.is_multiple_of(self.parts()) {
-            self.connections.allowances.retain(|eni| tables.has_eni(eni));
+            self.metrics.allowances.retain(|eni| tables.has_eni(eni));
             for gateway in &tables.nat_gateways {
                 gateway.metrics.sample(now);
             }

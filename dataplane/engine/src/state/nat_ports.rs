@@ -1,7 +1,7 @@
 //! Hands out the source ports of NAT gateways, exactly and in constant time.
 //!
 //! ```text
-//! NatPorts ── 256 shards, a mutex each (by hash of the destination)
+//! NatPorts ── 256 shards, a lock each (by hash of the destination)
 //!               ├─ places of half a cache line: the destination, and up to 8 ports
 //!               └─ crowds, for destinations with more
 //!                    ├─ Some   up to 64 ports, a list
@@ -17,11 +17,11 @@ mod bitmap;
 mod destinations;
 
 use std::net::IpAddr;
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use localvpc_api::NatGatewayId;
 use localvpc_api::trace::Protocol;
 
+use super::lock::{Lock, Locked};
 use crate::hash::Seed;
 use crate::memory::prefetch;
 use bitmap::{FIRST_PORT, PORTS};
@@ -52,7 +52,7 @@ pub struct NatPorts {
 /// Some of the destinations. Aligned, so that two workers in two shards do not share a cache line.
 #[derive(Debug, Default)]
 #[repr(align(64))]
-struct Shard(Mutex<Destinations>);
+struct Shard(Lock<Destinations>);
 
 impl Default for NatPorts {
     fn default() -> Self {
@@ -107,7 +107,7 @@ impl NatPorts {
     pub fn prefetch(&self, destination: &Destination) {
         let Some(key) = Key::of(destination) else { return };
         let hash = self.hash(key);
-        if let Ok(shard) = self.shard_of(hash).try_lock()
+        if let Some(shard) = self.shard_of(hash).try_lock()
             && let Some(place) = shard.place(hash)
         {
             prefetch(place);
@@ -120,14 +120,14 @@ impl NatPorts {
     }
 
     #[inline]
-    fn shard_of(&self, hash: u64) -> &Mutex<Destinations> {
+    fn shard_of(&self, hash: u64) -> &Lock<Destinations> {
         // A shard uses the lowest bits.
         &self.shards[(hash >> 48) as usize % SHARDS].0
     }
 
     #[inline]
-    fn shard(&self, hash: u64) -> MutexGuard<'_, Destinations> {
-        self.shard_of(hash).lock().unwrap_or_else(PoisonError::into_inner)
+    fn shard(&self, hash: u64) -> Locked<'_, Destinations> {
+        self.shard_of(hash).lock()
     }
 }
 
@@ -165,7 +165,7 @@ mod tests {
     }
 
     fn destinations(ports: &NatPorts) -> usize {
-        ports.shards.iter().map(|shard| shard.0.lock().unwrap().len()).sum()
+        ports.shards.iter().map(|shard| shard.0.lock().len()).sum()
     }
 
     fn form(ports: &NatPorts, destination: &Destination) -> &'static str {

@@ -22,7 +22,7 @@ use super::*;
 use crate::metrics::Metrics;
 use index::Index;
 
-/// Compiles a push. Counters of new ENIs and NAT gateways are made in `metrics`, and only if the push is valid.
+/// Compiles a push. Counters and allowances of new ENIs and NAT gateways are made in `metrics`, and only if the push is valid.
 ///
 /// # Errors
 ///
@@ -143,6 +143,7 @@ fn enis<'a>(rows: &'a localvpc_api::Tables, index: &Index, metrics: &Metrics) ->
             tracking: row.tracking,
             max_connections: row.max_connections,
             fragments_per_second: row.fragments_per_second,
+            allowance: metrics.allowances.of(row.id),
             metrics: metrics.eni(row.id),
         }
     };

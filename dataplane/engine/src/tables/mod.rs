@@ -30,6 +30,7 @@ use lpm::Lpm;
 use rules::{AclRules, RuleSet};
 
 use crate::metrics::{EniMetrics, NatGatewayMetrics};
+use crate::state::allowance::Allowance;
 
 macro_rules! indexes {
     ($($(#[$doc:meta])* $name:ident;)*) => {$(
@@ -221,6 +222,8 @@ pub struct Eni {
     pub max_connections: u32,
     /// Most fragments that it sends in a second (ENI-13).
     pub fragments_per_second: u32,
+    /// What it tracks and sends of that; it outlives the tables.
+    pub allowance: Arc<Allowance>,
     /// Its counters; they outlive the tables.
     pub metrics: Arc<EniMetrics>,
 }

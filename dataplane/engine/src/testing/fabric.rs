@@ -171,7 +171,7 @@ impl Fabric {
     /// # Panics
     /// If there is no such ENI.
     pub fn counted(&self, eni: EniId) -> (u64, u64) {
-        let rows = report::enis(&self.tables, &self.state);
+        let rows = report::enis(&self.tables);
         let row = rows.iter().find(|row| row.eni == eni).expect("an ENI of the tables");
         (row.received.packets, row.sent.packets)
     }

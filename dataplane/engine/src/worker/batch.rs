@@ -8,7 +8,7 @@ use localvpc_api::trace::{Direction, Protocol, Tuple};
 use super::{Arrival, Verdict, Worker};
 use crate::Time;
 use crate::flow::Place;
-use crate::packet::{self, Offload};
+use crate::packet::{self, Key, Offload};
 use crate::state::State;
 use crate::state::leases::InsideKey;
 use crate::state::nat_ports::Destination;
@@ -68,19 +68,34 @@ impl Worker {
         group: &mut [BatchPacket<'_>],
         now: Time,
     ) {
-        let mut spots = [None; GROUP];
-        for (spot, packet) in spots.iter_mut().zip(&*group) {
-            *spot = packet::guess(packet.bytes, packet.from).and_then(|key| self.cache.spot(key));
-        }
-        let mut places = [None; GROUP];
-        for ((place, spot), packet) in places.iter_mut().zip(&spots).zip(&*group) {
-            *place = spot.and_then(|spot| self.cache.place(spot));
-            if place.is_none() {
-                self.foresee(tables, state, packet.from, packet.bytes);
+        // Packets of a flow come one after the other more often than not: what is found for one holds for those behind it.
+        let (mut spots, mut repeated) = ([None; GROUP], [false; GROUP]);
+        let (mut last, mut spot) = (Key::default(), None);
+        for ((found, repeated), packet) in spots.iter_mut().zip(&mut repeated).zip(&*group) {
+            if let Some(key) = packet::guess(packet.bytes, packet.from) {
+                *repeated = key == last;
+                if !*repeated {
+                    last = key;
+                    spot = self.cache.spot(key);
+                }
+                *found = spot;
             }
         }
-        for place in places[..group.len()].iter().flatten() {
-            self.cache.prefetch_dependencies(*place, state);
+        let mut places = [None; GROUP];
+        let mut place = None;
+        for (((found, spot), repeated), packet) in places.iter_mut().zip(&spots).zip(&repeated).zip(&*group) {
+            if !repeated {
+                place = spot.and_then(|spot| self.cache.place(spot));
+                if place.is_none() {
+                    self.foresee(tables, state, packet.from, packet.bytes);
+                }
+            }
+            *found = place;
+        }
+        for (place, repeated) in places[..group.len()].iter().zip(&repeated) {
+            if let (Some(place), false) = (place, repeated) {
+                self.cache.prefetch_dependencies(*place, state);
+            }
         }
         // What one packet changes, the next may depend on: from here on, one after the other.
         for (at, ((packet, spot), place)) in group.iter_mut().zip(&spots).zip(&places).enumerate() {

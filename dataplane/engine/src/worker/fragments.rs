@@ -45,11 +45,10 @@ impl Worker {
             return self.discard(tables, state, 1, stop.reason, walk.sender);
         }
         let sender = walk.sender;
-        if let Some(eni) = sender.map(|sender| tables.eni(sender)) {
-            let allowance = state.connections.allowances.of(eni.id);
-            if !allowance.take_fragment(eni.fragments_per_second, now) {
-                return self.discard(tables, state, 1, DiscardReason::FragmentAllowanceExceeded, sender);
-            }
+        if let Some(eni) = sender.map(|sender| tables.eni(sender))
+            && !eni.allowance.take_fragment(eni.fragments_per_second, now)
+        {
+            return self.discard(tables, state, 1, DiscardReason::FragmentAllowanceExceeded, sender);
         }
         let lost = |reason| {
             self.discard(tables, state, 1, reason, sender);

@@ -22,7 +22,7 @@ fn limited(most: u32) -> Fabric {
 }
 
 fn row(net: &Fabric, eni: EniId) -> EniCounters {
-    report::enis(&net.tables, &net.state).into_iter().find(|row| row.eni == eni).unwrap()
+    report::enis(&net.tables).into_iter().find(|row| row.eni == eni).unwrap()
 }
 
 /// app's SYN to db from a port.

@@ -180,7 +180,7 @@ fn nacl_15_later_fragments_share_the_fate_of_the_first() {
         assert_eq!(send_all(&mut net, WEB.1, &parts).0.len(), passes, "port {port}");
     }
     assert_eq!(net.discarded(DiscardReason::NetworkAcl), 2, "under the reason of the first");
-    let row = report::enis(&net.tables, &net.state).into_iter().find(|row| row.eni == WEB.0).unwrap();
+    let row = report::enis(&net.tables).into_iter().find(|row| row.eni == WEB.0).unwrap();
     assert_eq!(row.discards.iter().map(|row| row.packets).sum::<u64>(), 2, "at the same ENI");
 }
 
@@ -216,7 +216,7 @@ fn rfc6274_a_first_fragment_that_never_comes_is_counted_when_its_time_is_up() {
     assert_eq!(net.discarded(DiscardReason::FragmentTimeout), 2, "RFC6274-TIMEOUT");
     assert!(net.state.fragments.is_empty());
     assert_eq!(net.state.fragments.held(), Default::default());
-    let row = report::enis(&net.tables, &net.state).into_iter().find(|row| row.eni == WEB.0).unwrap();
+    let row = report::enis(&net.tables).into_iter().find(|row| row.eni == WEB.0).unwrap();
     assert_eq!(row.discards[0].packets, 2, "at the ENI that sent them");
     let (left, _) = send_all(&mut net, WEB.1, &parts[..1]);
     assert_eq!(left.len(), 1, "too late for the others, which are gone");
@@ -391,7 +391,7 @@ fn eni_13_an_interface_sends_1024_fragments_in_a_second() {
     assert_eq!(flood(&mut net, 0..512), 0);
     assert_eq!(flood(&mut net, 600..700), 200);
     assert_eq!(net.discarded(DiscardReason::FragmentAllowanceExceeded), 200);
-    let row = report::enis(&net.tables, &net.state).into_iter().find(|row| row.eni == WEB.0).unwrap();
+    let row = report::enis(&net.tables).into_iter().find(|row| row.eni == WEB.0).unwrap();
     assert_eq!(row.discards[0].packets, 200, "counted at the interface");
     let whole = net.send(WEB.1, datagram("10.0.1.10:5000", "203.0.113.5:53", 1000));
     assert_eq!(whole.verdict, Ok(INTERNET), "what is no fragment is not concerned");

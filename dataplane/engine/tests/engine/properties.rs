@@ -226,7 +226,7 @@ proptest! {
         for with in [&with_small, &with_large] {
             prop_assert_eq!(report::connections(&with.state, with.now), report::connections(&without.state, without.now));
             prop_assert_eq!(report::leases(&with.state, with.now), report::leases(&without.state, without.now));
-            prop_assert_eq!(report::enis(&with.tables, &with.state), report::enis(&without.tables, &without.state));
+            prop_assert_eq!(report::enis(&with.tables), report::enis(&without.tables));
             prop_assert_eq!(report::discards(&with.state), report::discards(&without.state));
             prop_assert_eq!(
                 report::nat_gateways(&with.tables, &with.state, with.now),
@@ -265,7 +265,7 @@ proptest! {
         }
         prop_assert_eq!(report::connections(&batched.state, batched.now), report::connections(&single.state, single.now));
         prop_assert_eq!(report::leases(&batched.state, batched.now), report::leases(&single.state, single.now));
-        prop_assert_eq!(report::enis(&batched.tables, &batched.state), report::enis(&single.tables, &single.state));
+        prop_assert_eq!(report::enis(&batched.tables), report::enis(&single.tables));
         prop_assert_eq!(report::discards(&batched.state), report::discards(&single.state));
         prop_assert_eq!(
             report::nat_gateways(&batched.tables, &batched.state, batched.now),
