@@ -207,10 +207,10 @@ impl Client {
     }
 }
 
-/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 20 s, which
-/// only a very busy machine needs; everything else is gone already, so a daemon that is slow to end is no failure.
+/// Waits for the daemon's end: it replies before, and it is part of what is to be gone. Whether that was seen within 5 s;
+/// everything else is gone already, so a daemon that is slow to end is no failure.
 pub fn has_ended(daemon: Option<OwnedFd>) -> bool {
-    let patience = Timespec { tv_sec: 20, tv_nsec: 0 };
+    let patience = Timespec { tv_sec: 5, tv_nsec: 0 };
     daemon.is_none_or(|daemon| {
         matches!(poll(&mut [PollFd::new(&daemon, PollFlags::IN)], Some(&patience)), Ok(1..))
     })

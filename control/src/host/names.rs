@@ -137,6 +137,30 @@ mod tests {
         assert!(!are_ours(&directory, "lab") && are_ours(&directory, "lab-2"));
     }
 
+    /// Labs that go down remove the directory above all of these as soon as it is empty.
+    #[test]
+    fn directories_are_made_while_the_one_above_comes_and_goes() {
+        let root = tempfile::tempdir().unwrap();
+        let above = root.path().join("netns");
+        let is_over = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !is_over.load(std::sync::atomic::Ordering::Relaxed) {
+                    let _ = fs::remove_dir(&above);
+                }
+            });
+            let made: Result<Vec<()>, Error> = (0..300)
+                .map(|_| {
+                    let directory = above.join("lab-web");
+                    make(&directory).doing("make", &directory)?;
+                    remove(&directory, "lab")
+                })
+                .collect();
+            is_over.store(true, std::sync::atomic::Ordering::Relaxed);
+            made.unwrap();
+        });
+    }
+
     #[test]
     fn what_a_killed_write_left_is_removed() {
         let root = tempfile::tempdir().unwrap();

@@ -35,7 +35,11 @@ fn three_ways_to_one_answer() {
     let cases = setting("CASES").unwrap_or(100_000);
     let seed = setting("SEED").unwrap_or(1);
     let mut seen: BTreeMap<String, u64> = BTreeMap::new();
-    for lab in 0..cases / PACKETS {
+    for lab in 0.. {
+        // Some of the packets that are thought of are none: the kernel delivers them by itself.
+        if seen.values().sum::<u64>() >= cases {
+            break;
+        }
         let mut random = Random::new(seed.wrapping_mul(1_000_003) + lab);
         let world = World::random(&mut random);
         let rows = rows::of(&world);
