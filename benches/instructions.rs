@@ -51,7 +51,7 @@ fn memory(count: u64) {
         statm.split(' ').nth(1).and_then(|pages| pages.parse::<u64>().ok()).expect("pages") * 4096
     };
     let before = resident();
-    let connections = Connections::open(count as u32, Cache::BothWays);
+    let connections = Connections::open(count as u32, Cache::On);
     let bytes = resident() - before;
     println!(
         "{count} connections with a NAT lease each, {} flows in the cache: {} MB, {} bytes per connection",

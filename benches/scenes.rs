@@ -169,10 +169,8 @@ pub const MAX_BATCH: usize = 64;
 /// How a worker forwards.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Cache {
-    /// With room for twice as many flows, of which it holds those from inside.
+    /// It holds both directions of all, and is four fifths full if they are many.
     On,
-    /// It holds the replies too, and is two thirds full.
-    BothWays,
     /// Every packet is walked.
     Off,
 }
@@ -183,8 +181,7 @@ impl Connections {
     /// The ENI has a group of 60 rules and the subnets have network ACLs with 20 entries each way.
     pub fn open(count: u32, cache: Cache) -> Self {
         let flows = match cache {
-            Cache::On => (2 * count as usize).max(1 << 15),
-            Cache::BothWays => 3 * count as usize,
+            Cache::On => (5 * count as usize / 2).max(1 << 15),
             Cache::Off => 0,
         };
         let mut fabric = fabric(flows, count);
@@ -205,11 +202,6 @@ impl Connections {
             let back = fabric.send_on(0, lab::INTERNET, answer, Offload::default());
             assert_eq!(back.verdict, Ok(lab::APP.1), "the handshake is answered");
             fabric.send_on(0, lab::APP.1, segment(TcpFacts::ACK, 1_001, 5_001, 0), Offload::default());
-            if cache == Cache::BothWays {
-                let facts = TcpFacts { flags: TcpFacts::ACK, sequence: 5_001, ..facts };
-                let reply = craft::tcp_segment(facts, host, public);
-                fabric.send_on(0, lab::INTERNET, reply, Offload::default());
-            }
         }
         let facts = TcpFacts {
             flags: TcpFacts::ACK,

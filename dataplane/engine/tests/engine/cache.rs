@@ -15,10 +15,10 @@ fn flows_that_share_a_tag_are_kept_apart() {
     for group in [0, 2] {
         tables.security_groups[group].inbound.push(rule(Traffic::Udp(PortRange::ALL), anyone()));
     }
-    // One set of 16 flows, which are told apart by 16 bits of their hash before their keys are compared.
-    let worker = Worker::with_cache(0, 7, 16);
+    // One set of 32 flows, which are told apart by 16 bits of their hash before their keys are compared.
+    let worker = Worker::with_cache(0, 7, 32);
     let mut net = Fabric::with_workers(tables, vec![worker], Limits { connections: 1 << 17, leases: 16 });
-    // So many flows meet one with their tag about nine times: 40,000 · 15 / 65,536.
+    // So many flows meet one with their tag about nineteen times: 40,000 · 31 / 65,536.
     for ports in (1..=40_000_u16).collect::<Vec<_>>().chunks(32) {
         let far = |port: &u16| {
             if port.is_multiple_of(2) { (DB.1, "10.0.2.30:53") } else { (WEB.1, "10.0.1.10:53") }
