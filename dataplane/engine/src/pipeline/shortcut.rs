@@ -2,8 +2,9 @@
 //!
 //! What rules, routes and gateways say about a SYN depends on the tables, the link, both addresses and the destination
 //! port, but not on the source port. So a worker remembers for some such ends what the last SYN between them would change, and
-//! makes the same proposals for the next one without asking the stages again. All that is state is asked as ever: whether the
-//! connection is known, whether it has a lease, which port is free. Wherever that makes a difference, the packet is walked.
+//! makes the same proposals for the next one without asking the stages again, and those of a known connection for the segments of it that no
+//! flow cache knows yet. All that is state is asked as ever: whether the connection is known, whether it has a lease, which port is free.
+//! Wherever that makes a difference, the packet is walked.
 //!
 //! A shortcut is of one generation of the tables. It only stands in for a walk that every stage accepted; it counts and commits as that does.
 
@@ -134,7 +135,7 @@ impl Shortcuts {
         link: LinkId,
         walk: &mut Walk<'a>,
     ) -> Option<LinkId> {
-        let ends = ends(walk.packet, link)?;
+        let (ends, kind) = ends(walk.packet, link)?;
         let shortcut = self.places.get(self.place(&ends))?.as_ref().filter(|known| known.ends == ends)?;
         if walk.packet.segment_length > shortcut.mtu || walk.packet.ttl <= shortcut.ttl_spent {
             return None;
@@ -145,9 +146,14 @@ impl Shortcuts {
                     let tuple = Tuple { source: at.source, destination: at.destination, ..walk.tuple };
                     let place = state.connections.place(id, &tuple, direction)?;
                     let absence = state.connections.absence(&place);
-                    let vacancy = match state.connections.find(&place, walk.now) {
-                        conntrack::Found::Nothing => Some(absence),
-                        conntrack::Found::Live(_, line) if !reopens(walk.packet, line) => return None,
+                    let vacancy = match (state.connections.find(&place, walk.now), kind) {
+                        (conntrack::Found::Live(activity, _), Segment::Later) => {
+                            walk.effects.propose(Effect::Connection { activity, direction }).ok()?;
+                            continue;
+                        }
+                        (_, Segment::Later) => return None,
+                        (conntrack::Found::Nothing, _) => Some(absence),
+                        (conntrack::Found::Live(_, line), _) if !reopens(walk.packet, line) => return None,
                         _ => None,
                     };
                     let new = NewConnection { place, direction, vacancy };
@@ -158,10 +164,19 @@ impl Shortcuts {
                     let tuple = Tuple { source: at.source, destination: at.destination, ..walk.tuple };
                     let place = state.leases.inside(&InsideKey { nat_gateway: id, tuple })?;
                     let absence = state.leases.absence(&place);
-                    let vacancy = match state.leases.from_inside(&place, walk.now) {
-                        leases::Found::Nothing => Some(absence),
-                        leases::Found::Ended => None,
-                        leases::Found::Live(activity, known, line) => {
+                    let vacancy = match (state.leases.from_inside(&place, walk.now), kind) {
+                        (leases::Found::Live(activity, known, _), Segment::Later)
+                            if known.address == address =>
+                        {
+                            walk.tuple.source_port = known.port;
+                            let direction = Direction::Outbound;
+                            walk.effects.propose(Effect::Lease { activity, nat_gateway, direction }).ok()?;
+                            continue;
+                        }
+                        (_, Segment::Later) => return None,
+                        (leases::Found::Nothing, _) => Some(absence),
+                        (leases::Found::Ended, _) => None,
+                        (leases::Found::Live(activity, known, line), _) => {
                             // Also where it has another address of the gateway, or one that this has no more: the stage knows.
                             if known.address != address || !reopens(walk.packet, line) {
                                 return None;
@@ -201,7 +216,7 @@ impl Shortcuts {
 
     /// Remembers a walk that every stage accepted, before its proposals are carried out, if it is of a kind that can be taken again.
     pub fn remember(&mut self, tables: &Tables, link: LinkId, out: LinkId, walk: &Walk<'_>) {
-        let Some(ends) = ends(walk.packet, link) else { return };
+        let Some((ends, Segment::First)) = ends(walk.packet, link) else { return };
         let at = self.place(&ends);
         if let Some(place) = self.places.get_mut(at)
             && let Some(legs) = legs(tables, walk)
@@ -231,18 +246,25 @@ impl Shortcuts {
     }
 }
 
-/// The ends of a whole TCP packet that begins a connection; `None` if it is anything else.
+/// Which of a connection's segments it is.
+#[derive(Clone, Copy)]
+enum Segment {
+    /// It asks for the connection.
+    First,
+    /// Any other.
+    Later,
+}
+
+/// The ends of a whole TCP packet; `None` if it is anything else.
 #[inline]
-fn ends(packet: &Packet, link: LinkId) -> Option<Ends> {
+fn ends(packet: &Packet, link: LinkId) -> Option<(Ends, Segment)> {
     let (Kind::Tcp(facts), None) = (&packet.kind, packet.fragment) else { return None };
-    if !facts.begins_connection() {
-        return None;
-    }
+    let segment = if facts.begins_connection() { Segment::First } else { Segment::Later };
     let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.tuple.source, packet.tuple.destination)
     else {
         return None;
     };
-    Some(Ends { source, destination, link, port: packet.tuple.destination_port })
+    Some((Ends { source, destination, link, port: packet.tuple.destination_port }, segment))
 }
 
 /// `None` if the walk met state that another one may not meet, or changed more than a port of its source.
@@ -346,7 +368,7 @@ mod tests {
 
     #[test]
     fn proposes_what_the_stages_propose() {
-        let fabric = fabric();
+        let mut fabric = fabric();
         for (link, from, to) in [
             // Through the NAT gateway; through it and back in to another instance, which sees another source; through the internet
             // gateway; within the VPC; in from the internet.
@@ -357,21 +379,32 @@ mod tests {
             (lab::INTERNET, "203.0.113.5", "198.51.100.10:80"),
         ] {
             let shortcuts = after_one(&fabric, link, from, to);
-            let next = syn(&format!("{from}:2000"), to);
-            let expected = {
-                let mut walk = walk(&next);
-                let out = by_stages(&fabric, link, &mut walk);
-                outcome(out, &walk)
-            };
-            let mut taken = walk(&next);
-            let out = shortcuts.take(&fabric.tables, &fabric.state, link, &mut taken);
-            let out = out.unwrap_or_else(|| panic!("a shortcut from {from} to {to}"));
-            assert_eq!(outcome(out, &taken), expected);
+            let ends = format!("{from}:2000");
+            // The second finds the connection that the first has made.
+            for flags in [TcpFacts::SYN, TcpFacts::ACK, TcpFacts::FIN | TcpFacts::ACK, TcpFacts::RST] {
+                let bytes = craft::tcp(flags, ends.as_str(), to);
+                let next = parse(&bytes, Offload::default()).unwrap();
+                let expected = {
+                    let mut walk = walk(&next);
+                    let out = by_stages(&fabric, link, &mut walk);
+                    outcome(out, &walk)
+                };
+                let mut taken = walk(&next);
+                let out = shortcuts.take(&fabric.tables, &fabric.state, link, &mut taken);
+                if link == lab::INTERNET && flags != TcpFacts::SYN {
+                    assert_eq!(out, None, "web does not track what anybody may send it (SG-32)");
+                    continue;
+                }
+                let out = out.unwrap_or_else(|| panic!("a shortcut from {from} to {to}, flags {flags:#x}"));
+                assert_eq!(outcome(out, &taken), expected);
+                drop(taken);
+                fabric.send_on(0, link, bytes, Offload::default());
+            }
         }
     }
 
     #[test]
-    fn is_only_for_a_syn_between_the_same_ends_that_fits() {
+    fn is_only_between_the_same_ends_for_what_fits() {
         let fabric = fabric();
         let (link, from, to) = (lab::APP.1, "10.0.2.20", "203.0.113.5:443");
         let shortcuts = after_one(&fabric, link, from, to);
@@ -410,6 +443,9 @@ mod tests {
         fabric.send_on(0, link, craft::tcp(TcpFacts::SYN, "10.0.2.20:2000", to), Offload::default());
         assert!(!taken(&shortcuts, &fabric), "the connection is known now");
         fabric.pass_ms(1_000_000);
+        let ack = parse(&craft::tcp(TcpFacts::ACK, "10.0.2.20:2000", to), Offload::default()).unwrap();
+        let later = shortcuts.take(&fabric.tables, &fabric.state, link, &mut walk(&ack));
+        assert_eq!(later, None, "nothing is known any more");
         assert!(taken(&shortcuts, &fabric));
         shortcuts.turn_to(fabric.tables.generation);
         assert!(taken(&shortcuts, &fabric));
