@@ -43,10 +43,11 @@ fn carried(done: Done) -> u64 {
     assert_eq!(report.get("error"), None, "{done}");
     let bytes = report["end"]["sum_received"]["bytes"].as_u64().unwrap_or_default();
     assert!(bytes > 10_000_000, "{done}");
-    // Every interval carried something: it never stood still for long.
+    // Never for two of its seconds: the machine may have had no processor for one.
     let intervals = report["intervals"].as_array().expect("intervals");
-    for interval in intervals {
-        assert!(interval["sum"]["bytes"].as_u64().unwrap_or_default() > 0, "it stood still: {interval}");
+    let stood_still = |interval: &Value| interval["sum"]["bytes"].as_u64().unwrap_or_default() == 0;
+    for two in intervals.windows(2) {
+        assert!(!two.iter().all(stood_still), "it stood still: {two:?}");
     }
     bytes
 }
