@@ -218,7 +218,7 @@ fn again(open: Vec<[Open; 2]>) -> Vec<(Probe, [Outcome; 2])> {
     let late: Vec<usize> = (0..sockets.len())
         .filter(|job| outcomes[*job] == Outcome::Silent && outcomes[job ^ 1] != Outcome::Silent)
         .collect();
-    for (job, outcome) in late.iter().zip(side_by_side(late.len(), |at| ask(late[at], PATIENCE[1]))) {
+    for (job, outcome) in late.iter().zip(side_by_side(late.len(), |at| ask(late[at], 3 * PATIENCE[0]))) {
         outcomes[*job] = outcome;
     }
     probes.iter().enumerate().map(|(at, probe)| (*probe, [outcomes[2 * at], outcomes[2 * at + 1]])).collect()
