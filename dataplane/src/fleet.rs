@@ -70,8 +70,11 @@ pub struct Laggard {
 /// How long a worker may take to finish its batch and switch.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// How long a round of looking for idle connections and leases takes, in as many steps as the state has parts.
+/// How long a round of looking for idle connections and leases takes.
 const HOUSEKEEPING: Duration = Duration::from_secs(1);
+
+/// Steps of a round: few, since each takes a processor from somebody for a moment, and enough that none is long.
+const STEPS: u32 = 16;
 
 impl Fleet {
     /// Starts `workers` threads, which forward nothing before tables and links come, and one for housekeeping. All run on return.
@@ -274,11 +277,15 @@ impl Shared {
 
     /// Ends what has idled for too long, in small steps, until the fleet stops.
     fn keep_house(&self) {
-        let step = HOUSEKEEPING / self.state.parts() as u32;
-        for part in 0usize.. {
+        let parts = self.state.parts();
+        let per_step = parts.div_ceil(STEPS as usize);
+        for part in (0..parts).cycle() {
             self.state.expire(&self.tables.load(), part, clock::now().into());
+            if (part + 1) % per_step != 0 && part + 1 != parts {
+                continue;
+            }
             let stopped = |_: &mut Vec<u64>| !self.stop.load(Ordering::Acquire);
-            drop(self.changed.wait_timeout_while(self.lock_seen(), step, stopped));
+            drop(self.changed.wait_timeout_while(self.lock_seen(), HOUSEKEEPING / STEPS, stopped));
             if self.stop.load(Ordering::Acquire) {
                 return;
             }
