@@ -105,12 +105,12 @@ pub fn udp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
     head.brief(Carried::Udp, (IP + UDP) as u16, offload)
 }
 
-/// The flow that a packet belongs to if a cache may decide about it, which is known only of its [`Brief`].
+/// The flow that a packet belongs to if a cache may know it: not one with a SYN. Whether the packet is as it should be, only its [`Brief`] or the parser says.
 #[inline(always)]
 pub fn guess(bytes: &[u8], link: LinkId) -> Option<Key> {
     let head: &[u8; IP + UDP] = bytes.first_chunk()?;
     let tcp = is_tcp(bytes);
-    if tcp && bytes.get(IP + 13)? & CONTROLS != 0 {
+    if tcp && bytes.get(IP + 13)? & TcpFacts::SYN != 0 {
         return None;
     }
     let addresses = u64::from_ne_bytes(*head[12..].first_chunk()?);
@@ -386,7 +386,7 @@ mod tests {
         assert!(plain(craft::tcp(TcpFacts::ACK, from, to)) && plain(craft::udp(from, to, b"data")));
         for flags in [TcpFacts::SYN, TcpFacts::FIN | TcpFacts::ACK, TcpFacts::RST] {
             let packet = craft::tcp(flags, from, to);
-            assert_eq!(guess(&packet, LinkId(1)), None);
+            assert_eq!(guess(&packet, LinkId(1)).is_none(), flags & TcpFacts::SYN != 0);
             assert!(!plain(packet));
         }
         assert!(!plain(craft::udp("127.0.0.1:1", to, b"")) && !plain(craft::udp(from, "224.0.0.1:1", b"")));
