@@ -6,6 +6,7 @@
 use std::marker::PhantomData;
 use std::ops::{Deref, DerefMut};
 use std::ptr::{NonNull, null_mut};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags, madvise, mmap_anonymous, munmap};
 use zerocopy::FromZeros;
@@ -35,7 +36,8 @@ impl<T: FromZeros> Zeroed<T> {
     pub fn new(count: usize) -> Self {
         const { assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= SMALL_PAGE && size_of::<T>() > 0) };
         let bytes = count.checked_mul(size_of::<T>()).expect("a table smaller than the address space");
-        let mapping = (bytes > 0).then(|| Mapping::new(bytes));
+        let page = if bytes < WORTH_HUGE_PAGES { SMALL_PAGE } else { HUGE_PAGE };
+        let mapping = (bytes > 0).then(|| Mapping::new(bytes, page));
         let first = mapping.as_ref().map_or(NonNull::dangling(), |mapping| mapping.start.cast());
         Self { first, count, mapping, owns: PhantomData }
     }
@@ -70,6 +72,87 @@ impl<T> DerefMut for Zeroed<T> {
     }
 }
 
+/// Gives out values that are zero, side by side, so that many small ones lie in huge pages together.
+#[derive(Debug)]
+pub struct Pool<T> {
+    block: Mutex<Block>,
+    gives: PhantomData<fn() -> T>,
+}
+
+/// What was given out last, and what is left of it.
+#[derive(Debug)]
+struct Block {
+    mapping: Arc<Mapping>,
+    /// Bytes that are left.
+    rest: usize,
+}
+
+impl<T: FromZeros> Pool<T> {
+    /// The first `few` values lie in small pages, so that whoever needs no more takes no more than that.
+    ///
+    /// # Panics
+    /// If there is not that much memory.
+    pub fn new(few: usize) -> Self {
+        const {
+            assert!(!std::mem::needs_drop::<T>() && align_of::<T>() <= SMALL_PAGE);
+            assert!(size_of::<T>().is_power_of_two() && size_of::<T>() <= HUGE_PAGE);
+        };
+        let bytes = few.max(1).checked_mul(size_of::<T>()).expect("less than the address space");
+        let page = size_of::<T>().max(SMALL_PAGE);
+        let mapping = Arc::new(Mapping::new(bytes, page));
+        Self { block: Mutex::new(Block { rest: mapping.used, mapping }), gives: PhantomData }
+    }
+
+    /// One more value, zero.
+    ///
+    /// # Panics
+    /// If there is no more memory.
+    pub fn take(&self) -> Pooled<T> {
+        let mut block = self.block.lock().unwrap_or_else(PoisonError::into_inner);
+        if block.rest == 0 {
+            let mapping = Arc::new(Mapping::new(BLOCK, HUGE_PAGE));
+            *block = Block { rest: mapping.used, mapping };
+        }
+        // Its length is a multiple of the size of a value: of its page, if that is larger, as both are powers of two.
+        block.rest -= size_of::<T>();
+        // SAFETY: the value lies within the mapping, as `rest` was at least its size.
+        let value = unsafe { block.mapping.start.add(block.rest) }.cast();
+        Pooled { value, _block: Arc::clone(&block.mapping), owns: PhantomData }
+    }
+}
+
+/// A value that a [`Pool`] gave. Its memory goes back to the system with that of its neighbours.
+#[derive(Debug)]
+pub struct Pooled<T> {
+    value: NonNull<T>,
+    _block: Arc<Mapping>,
+    owns: PhantomData<T>,
+}
+
+// SAFETY: it owns its value, as a box does.
+unsafe impl<T: Send> Send for Pooled<T> {}
+// SAFETY: likewise.
+unsafe impl<T: Sync> Sync for Pooled<T> {}
+
+impl<T> Deref for Pooled<T> {
+    type Target = T;
+
+    #[inline]
+    fn deref(&self) -> &T {
+        // SAFETY: nobody else was given these bytes of the mapping, which lives as long as `self`; they are aligned, as the
+        // mapping begins at a page and values lie their size apart; zeros are a valid `T` (`FromZeros`).
+        unsafe { self.value.as_ref() }
+    }
+}
+
+impl<T> DerefMut for Pooled<T> {
+    #[inline]
+    fn deref_mut(&mut self) -> &mut T {
+        // SAFETY: as above, and `self` is borrowed alone.
+        unsafe { self.value.as_mut() }
+    }
+}
+
 /// Memory from the kernel.
 #[derive(Debug)]
 struct Mapping {
@@ -81,9 +164,14 @@ struct Mapping {
     used: usize,
 }
 
+// SAFETY: it says where memory is and gives it back in the end; who may look at the memory is the matter of its users.
+unsafe impl Send for Mapping {}
+// SAFETY: likewise.
+unsafe impl Sync for Mapping {}
+
 impl Mapping {
-    fn new(bytes: usize) -> Self {
-        let page = if bytes < WORTH_HUGE_PAGES { SMALL_PAGE } else { HUGE_PAGE };
+    /// At least so many bytes, in whole pages.
+    fn new(bytes: usize, page: usize) -> Self {
         let used = bytes.checked_next_multiple_of(page).expect("less than the address space");
         // One page more, to begin at a multiple of it.
         let length = if page == HUGE_PAGE { used + page } else { used };
@@ -127,6 +215,9 @@ pub fn prefetch<T>(data: &T) {
 const SMALL_PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;
 
+/// What a [`Pool`] asks the kernel for at once: a number, until it is used.
+const BLOCK: usize = 16 << 20;
+
 /// From here on, at most three quarters of a huge page are for nothing.
 const WORTH_HUGE_PAGES: usize = HUGE_PAGE / 4;
 
@@ -147,5 +238,24 @@ mod tests {
         let mut small = Zeroed::<u32>::new(5);
         small[4] = 9;
         assert_eq!(*small, [0, 0, 0, 0, 9]);
+    }
+
+    #[test]
+    fn a_pool_gives_zeros_that_nobody_else_has() {
+        let pool = Pool::<[u64; 512]>::new(3);
+        let values = BLOCK / 4096 * 2 + 3;
+        let mut given: Vec<_> = (0..values).map(|_| pool.take()).collect();
+        drop(pool);
+        for (number, value) in given.iter_mut().enumerate() {
+            assert!(value.iter().all(|word| *word == 0));
+            value.fill(number as u64 + 1);
+        }
+        for (number, value) in given.iter().enumerate() {
+            assert!(value.iter().all(|word| *word == number as u64 + 1));
+        }
+        let small = Pool::<u32>::new(0);
+        let mut given: Vec<_> = (0..3000).map(|_| small.take()).collect();
+        given.iter_mut().zip(0..).for_each(|(value, number)| **value = number);
+        assert!(given.iter().zip(0..).all(|(value, number)| **value == number));
     }
 }

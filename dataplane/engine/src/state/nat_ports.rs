@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! NatPorts ── 256 shards, a lock each (by hash of the destination)
-//!               ├─ places of half a cache line: the destination, and up to 8 ports
+//!               ├─ segments of 256 places of half a cache line: the destination, and up to 8 ports
 //!               └─ crowds, for destinations with more
 //!                    ├─ Some   up to 64 ports, a list
 //!                    └─ Many   a bitmap of 64,512 ports (8 KiB) with a summary on top
@@ -10,8 +10,8 @@
 //!
 //! A destination grows into the next form when it must, and back when it has
 //! shrunk well below it; with its last port it is forgotten. Almost all
-//! destinations of a gateway have few connections, so a million of them fit, and one line of memory is all that is read of one:
-//! it can be [fetched ahead](NatPorts::prefetch). A shard grows by itself, so that none takes long.
+//! destinations of a gateway have few connections, so a million of them fit, and one or two lines of memory are all that is read
+//! of one: they can be [fetched ahead](NatPorts::prefetch). A shard grows by one segment at a time, so that nobody waits for long.
 
 mod bitmap;
 mod destinations;
@@ -23,9 +23,9 @@ use localvpc_api::trace::Protocol;
 
 use super::lock::{Lock, Locked};
 use crate::hash::Seed;
-use crate::memory::prefetch;
+use crate::memory::{Pool, prefetch};
 use bitmap::{FIRST_PORT, PORTS};
-use destinations::{Destinations, Key};
+use destinations::{Destinations, Groups, Key};
 
 /// What the quota of 55,000 counts for: an address of a gateway towards a unique destination (NATGW-12).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -47,6 +47,8 @@ pub struct Destination {
 pub struct NatPorts {
     seed: Seed,
     shards: Box<[Shard]>,
+    /// Asked by a shard that grows, while it is locked.
+    pool: Pool<Groups>,
 }
 
 /// Some of the destinations. Aligned, so that two workers in two shards do not share a cache line.
@@ -56,7 +58,11 @@ struct Shard(Lock<Destinations>);
 
 impl Default for NatPorts {
     fn default() -> Self {
-        Self { seed: Seed::default(), shards: (0..SHARDS).map(|_| Shard::default()).collect() }
+        Self {
+            seed: Seed::default(),
+            shards: (0..SHARDS).map(|_| Shard::default()).collect(),
+            pool: Pool::new(SHARDS),
+        }
     }
 }
 
@@ -74,9 +80,9 @@ impl NatPorts {
         let hash = self.hash(key);
         let mut shard = self.shard(hash);
         match shard.find(key, hash) {
-            Some(at) => shard.take_from(at, start),
-            None => {
-                shard.insert(key, hash, start, |key| self.hash(key));
+            Ok(at) => shard.take_from(at, start),
+            Err(at) => {
+                shard.insert(at, (key, hash), start, &self.pool, |key| self.hash(key));
                 Some(start)
             }
         }
@@ -87,7 +93,7 @@ impl NatPorts {
         let Some(key) = Key::of(destination) else { return };
         let hash = self.hash(key);
         let mut shard = self.shard(hash);
-        if let Some(at) = shard.find(key, hash)
+        if let Ok(at) = shard.find(key, hash)
             && shard.give_back(at, port, |key| self.hash(key)) == 0
         {
             shard.remove(at, |key| self.hash(key));
@@ -108,9 +114,9 @@ impl NatPorts {
         let Some(key) = Key::of(destination) else { return };
         let hash = self.hash(key);
         if let Some(shard) = self.shard_of(hash).try_lock()
-            && let Some(place) = shard.place(hash)
+            && let Some(group) = shard.group(hash)
         {
-            prefetch(place);
+            group.lines().into_iter().for_each(prefetch);
         }
     }
 
@@ -171,7 +177,7 @@ mod tests {
     fn form(ports: &NatPorts, destination: &Destination) -> &'static str {
         let key = Key::of(destination).unwrap();
         let shard = ports.shard(ports.hash(key));
-        let Some(at) = shard.find(key, ports.hash(key)) else { return "none" };
+        let Ok(at) = shard.find(key, ports.hash(key)) else { return "none" };
         shard.form(at)
     }
 
