@@ -88,14 +88,14 @@ pub struct FlowCache {
 const WAYS: usize = 32;
 
 /// Where a flow is looked for: a set, and what stands there in its place.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Spot {
     set: u32,
     tag: NonZeroU16,
 }
 
 /// Where a flow may be in the cache: only a hint, until its key was compared.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub struct Place(u32);
 
 impl FlowCache {

@@ -1,8 +1,7 @@
 //! Parses a packet once into plain data: tuple, offsets, what its offload header means.
 //!
-//! Everything behind the parser trusts these facts and reads no header again,
-//! except to change it. What a hostile guest can write into a packet or into its
-//! virtio header ends here, as a [`DiscardReason`].
+//! Everything behind the parser trusts these facts and reads no header again, except to change it. What a hostile guest can write
+//! into a packet or into its virtio header ends here, as a [`DiscardReason`].
 
 mod brief;
 mod fragment;

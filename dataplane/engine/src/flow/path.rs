@@ -137,7 +137,16 @@ impl Paths {
         }
         let number = u16::try_from(self.paths.len()).ok()?;
         let Identity { out, mtu, ttl, numbers, counters } = identity.clone();
-        self.paths.push(Path { out, mtu, ttl, numbers, counters, packets: 0, bytes: 0, opened: [0; 2] });
+        self.paths.push(Path {
+            out,
+            mtu,
+            ttl,
+            numbers,
+            counters,
+            packets: 0,
+            bytes: 0,
+            opened: [0; MAX_NAT_GATEWAYS],
+        });
         self.known.insert(identity, number);
         Some(number)
     }
