@@ -244,7 +244,7 @@ impl Worker {
             let arrival = fragments::Arrival { from, fragment, now };
             return self.forward_fragment(tables, state, arrival, bytes, packet);
         }
-        // What a SYN finds there may be a connection that it ends.
+        // Not of what asks for a new connection: the cache knows the one before it, and most that come alone are never answered.
         let key = match &packet.kind {
             Kind::Tcp(facts) if facts.begins_connection() => None,
             _ => Key::of(packet, from),

@@ -9,6 +9,12 @@ use localvpc_engine::testing::fabric::Fabric;
 use localvpc_engine::testing::lab::{self, *};
 use localvpc_engine::{Limits, Worker};
 
+const SYN: u8 = TcpFacts::SYN;
+const SYN_ACK: u8 = TcpFacts::SYN | TcpFacts::ACK;
+const ACK: u8 = TcpFacts::ACK;
+const FIN: u8 = TcpFacts::FIN | TcpFacts::ACK;
+const RST: u8 = TcpFacts::RST | TcpFacts::ACK;
+
 #[test]
 fn flows_that_share_a_tag_are_kept_apart() {
     let mut tables = lab::tables();
@@ -50,10 +56,6 @@ fn a_known_flow_whose_ttl_runs_out_is_walked() {
 
 #[test]
 fn segments_before_the_handshake_and_after_the_end_are_seen_as_without_a_cache() {
-    const SYN: u8 = TcpFacts::SYN;
-    const SYN_ACK: u8 = TcpFacts::SYN | TcpFacts::ACK;
-    const ACK: u8 = TcpFacts::ACK;
-    const RST: u8 = TcpFacts::RST | TcpFacts::ACK;
     let (app, db) = ("10.0.2.20:5000", "10.0.2.30:5432");
     // From app or to it, flags, sequence, acknowledgement.
     let steps = [
@@ -92,11 +94,6 @@ fn segments_before_the_handshake_and_after_the_end_are_seen_as_without_a_cache()
 /// all is counted as if every packet were.
 #[test]
 fn a_connection_is_opened_closed_and_reset_through_the_cache_as_without() {
-    const SYN: u8 = TcpFacts::SYN;
-    const SYN_ACK: u8 = TcpFacts::SYN | TcpFacts::ACK;
-    const ACK: u8 = TcpFacts::ACK;
-    const FIN: u8 = TcpFacts::FIN | TcpFacts::ACK;
-    const RST: u8 = TcpFacts::RST | TcpFacts::ACK;
     let (app, server) = ("10.0.2.20:5000", "203.0.113.5:443");
     // From app or to it, flags, sequence, acknowledgement.
     let closed = [
