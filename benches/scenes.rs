@@ -419,5 +419,8 @@ fn fabric(flows: usize, connections: u32) -> Fabric {
     }
     let room = connections.max(1 << 17);
     let limits = Limits { connections: room, leases: room };
-    Fabric::with_workers(rows, vec![Worker::with_cache(0, 1, flows)], limits)
+    let mut fabric = Fabric::with_workers(rows, vec![Worker::with_cache(0, 1, flows)], limits);
+    // The NAT gateway chooses ports as in a dataplane of two workers.
+    fabric.state.leases.choose_for(2);
+    fabric
 }

@@ -1,14 +1,19 @@
 //! Namespaces, devices and name files on the real machine, one at a time. Needs root; skipped without.
 
+use std::collections::BTreeSet;
 use std::io::Write;
+use std::net::{SocketAddrV4, UdpSocket};
+use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::process::{Command, Stdio};
 
 use localvpc::host::netns::{self, Deletion, Namespace};
 use localvpc::host::plan::{HostRoute, LinkPlan};
 use localvpc::host::{Error, NamespaceRef, netlink, tun};
-use localvpc_api::LinkId;
 use localvpc_api::message::Offload;
+use localvpc_api::{LinkId, steering};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, connect, socket_with};
 
 /// A namespace's name that no other test has; removed when dropped, whatever happens.
 struct Netns(String);
@@ -193,6 +198,53 @@ fn a_link_without_offload_carries_bare_packets() {
     let length = rustix::io::read(&queues[0], &mut packet).unwrap();
     assert_eq!((packet[0], &packet[16..20], length), (0x45, &[10, 0, 0, 9][..], 84));
     assert_eq!(rustix::io::read(&queues[0], &mut packet), Err(rustix::io::Errno::AGAIN), "non-blocking");
+}
+
+/// As [`localvpc_api::steering`] says.
+#[test]
+fn the_queue_of_a_packet_follows_from_its_ports() {
+    if !privileged("the_queue_of_a_packet_follows_from_its_ports") {
+        return;
+    }
+    let name = Netns::new("steered");
+    let namespace = netns::create("lab", &name.0, &netns::mark("lab", "steered")).unwrap();
+    let plan = link(Offload::VirtioHeader);
+    namespace
+        .run(|| {
+            let queues = tun::open(&plan.device, plan.offload, 3)?;
+            netlink::configure("localvpc:lab:link#7", None, &plan)?;
+            let mut seen = BTreeSet::new();
+            for (port, other) in
+                [(40_000, 80), (40_001, 80), (40_002, 80), (40_004, 443), (65_535, 65_535), (1, 2)]
+            {
+                let expected = steering::queue(port, other, 3) as usize;
+                let udp = UdpSocket::bind(("10.0.1.10", port)).unwrap();
+                udp.send_to(b"any", ("10.0.0.9", other)).unwrap();
+                assert_eq!(arrivals(&queues), [expected], "UDP, {port} to {other}");
+                // No fragment goes by its ports, also not the first, which has them.
+                udp.send_to(&[0; 12_000], ("10.0.0.9", other)).unwrap();
+                let by_addresses = ((0x010a + 0x0009) % 3) as usize;
+                assert_eq!(arrivals(&queues), [by_addresses; 2], "fragments, {port} to {other}");
+
+                let tcp = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::NONBLOCK, None)
+                    .unwrap();
+                bind(&tcp, &SocketAddrV4::new([10, 0, 1, 10].into(), port)).unwrap();
+                let connecting = connect(&tcp, &SocketAddrV4::new([10, 0, 0, 9].into(), other));
+                assert_eq!(connecting, Err(Errno::INPROGRESS));
+                assert_eq!(arrivals(&queues), [expected], "TCP, {port} to {other}");
+                seen.insert(expected);
+            }
+            assert_eq!(seen.len(), 3, "every queue is used");
+            Ok(())
+        })
+        .unwrap();
+}
+
+/// The queues of the packets that wait.
+fn arrivals(queues: &[OwnedFd]) -> Vec<usize> {
+    let mut packet = [0; 16_384];
+    let mut waiting = |queue| std::iter::from_fn(|| rustix::io::read(queue, &mut packet).ok()).count();
+    queues.iter().enumerate().flat_map(|(at, queue)| vec![at; waiting(queue)]).collect()
 }
 
 #[test]

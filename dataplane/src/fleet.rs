@@ -103,7 +103,7 @@ impl Fleet {
             tables: ArcSwap::from_pointee(Tables::default()),
             links: ArcSwap::from_pointee(Links::default()),
             settings: Mutex::default(),
-            state: State::new(Limits::default()),
+            state: State::new(Limits::default()).with_queues(workers as u32),
             epoch: AtomicU64::new(0),
             stop: AtomicBool::new(false),
             wakes: (0..workers).map(|_| wake()).collect::<Result<_, _>>()?,

@@ -14,7 +14,7 @@
 //!
 //! - [`plan`]: what a lab needs
 //! - [`run_dir`]: where a lab keeps its files
-//! - [`netns`], [`attach`], [`names`], [`tun`], [`netlink`]: one kind of object each
+//! - [`netns`], [`attach`], [`names`], [`tun`], [`steering`], [`netlink`]: one kind of object each
 //! - [`enter`](mod@enter): how a process gets into a namespace
 //! - [`process`], [`proc`]: `run:` commands; telling processes apart
 //! - [`launch`], [`dataplane`]: starts it and talks to it; keeps one running
@@ -38,6 +38,7 @@ pub mod plan;
 pub mod proc;
 pub mod process;
 pub mod run_dir;
+pub mod steering;
 pub mod teardown;
 pub mod tun;
 

@@ -12,7 +12,7 @@ use std::path::Path;
 
 use localvpc_api::message::Offload;
 
-use super::{Error, IoContext, netlink};
+use super::{Error, IoContext, netlink, steering};
 
 /// Bytes of `virtio_net_hdr` without the field for merged buffers.
 const VIRTIO_HEADER: libc::c_int = 10;
@@ -48,7 +48,15 @@ pub fn open(device: &str, offload: Offload, queues: u32) -> Result<Vec<OwnedFd>,
         return Err(io::Error::from(io::ErrorKind::AlreadyExists)).trying(|| format!("make device {device}"));
     }
     match offload {
-        Offload::VirtioHeader => (0..queues.max(1)).map(|_| queue(device)).collect(),
+        Offload::VirtioHeader => {
+            let queues = (0..queues.max(1)).map(|_| queue(device)).collect::<Result<Vec<_>, _>>()?;
+            if let [first, _, ..] = &queues[..]
+                && let Err(error) = steering::attach(first)
+            {
+                tracing::info!(device, %error, "the kernel takes no steering program and spreads packets its own way");
+            }
+            Ok(queues)
+        }
         Offload::Off => bare(device).map(|queue| vec![queue]),
     }
 }

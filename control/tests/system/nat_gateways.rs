@@ -4,6 +4,7 @@ use std::io::{ErrorKind, Read, Write};
 use std::net::{TcpStream, UdpSocket};
 
 use localvpc::view::NatGatewayMetrics;
+use localvpc_api::steering;
 
 use crate::harness::{Lab, Transport, behind_a_nat_gateway, echoes, edit, wait};
 
@@ -58,6 +59,21 @@ fn natgw_22_a_connection_that_idles_too_long_is_reset_on_the_next_write() {
     });
     // A new one works at once.
     echoes(&mut lab.connect("app", "198.51.100.10:7"));
+}
+
+/// The port of each lease sends replies to the queue, and so to the worker, that the connection's own packets come by.
+#[test]
+fn both_directions_of_a_translated_connection_come_to_one_worker() {
+    let Some(lab) = Lab::up(TWO) else { return };
+    let mut connections: Vec<_> = (0..16).map(|_| lab.connect("app", "198.51.100.10:7")).collect();
+    connections.iter_mut().for_each(echoes);
+    let queue = |port| steering::queue(port, 7, lab.counters().workers.len() as u32);
+    let leases = lab.leases();
+    assert_eq!(leases.len(), connections.len());
+    for lease in leases {
+        let inside = lease.row.inside.source_port;
+        assert_eq!(queue(lease.row.port), queue(inside), "{} for {inside}", lease.row.port);
+    }
 }
 
 #[test]

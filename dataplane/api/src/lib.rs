@@ -14,6 +14,7 @@
 //! - [`scope`]: which addresses the internet knows
 //! - [`message`]: requests, replies, handshake and errors of the socket
 //! - [`socket`]: carries messages with their descriptors
+//! - [`steering`]: which queue of a device packets come by
 
 pub mod discard;
 pub mod ids;
@@ -22,6 +23,7 @@ pub mod report;
 pub mod scope;
 pub mod settings;
 pub mod socket;
+pub mod steering;
 pub mod tables;
 pub mod trace;
 

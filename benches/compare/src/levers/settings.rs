@@ -23,6 +23,8 @@ pub struct Settings {
     pub napi: Napi,
     /// Super-packets that the devices take.
     pub granted: Granted,
+    /// Who chooses the queue of a packet.
+    pub steering: Steering,
     /// How packets are read and written.
     pub calls: Calls,
 }
@@ -52,6 +54,15 @@ pub enum Granted {
     All,
     /// TCP only, as before Linux 6.2.
     Tcp,
+}
+
+/// Who chooses the queue of a packet.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Steering {
+    /// A lab's program, by the ports.
+    Program,
+    /// The kernel: that by which the other direction was written, of 4,096 flows.
+    Kernel,
 }
 
 /// How packets are read and written.
@@ -87,6 +98,7 @@ impl Settings {
             nice: 0,
             napi: Napi::Off,
             granted: Granted::All,
+            steering: Steering::Program,
             calls: Calls::Each,
         }
     }
@@ -112,6 +124,7 @@ pub fn levers() -> Vec<Lever> {
         lever("nice/-10", Settings { nice: -10, ..usual() }),
         lever("pinned", Settings { pinning: Pinning::OneEach, ..usual() }),
         lever("napi", Settings { napi: Napi::On, ..usual() }),
+        lever("steering/kernel", Settings { steering: Steering::Kernel, ..usual() }),
         lever("no-uso", Settings { granted: Granted::Tcp, ..usual() }),
         Lever {
             name: "io_uring",

@@ -23,7 +23,7 @@ use rustix::thread::{CpuSet, Pid, UnshareFlags};
 
 use crate::Failure;
 use crate::ring::Rings;
-use crate::settings::{Calls, Granted, Napi, Pinning, Settings};
+use crate::settings::{Calls, Granted, Napi, Pinning, Settings, Steering};
 
 /// Both instances. What forwards between them ends with it.
 pub struct Stage {
@@ -132,7 +132,10 @@ fn instance(address: Ipv4Addr, settings: &Settings) -> Result<(Endpoint, Vec<Own
             // SAFETY: a thread's network namespace is its own; descriptors stay shared.
             unsafe { rustix::thread::unshare_unsafe(UnshareFlags::NEWNET) }?;
             let namespace = File::open("/proc/thread-self/ns/net")?;
-            let queues = (0..settings.workers).map(|_| queue(settings)).collect::<Result<_, _>>()?;
+            let queues = (0..settings.workers).map(|_| queue(settings)).collect::<Result<Vec<_>, _>>()?;
+            if settings.steering == Steering::Program {
+                localvpc::host::steering::attach(&queues[0])?;
+            }
             // The kernel would send router solicitations of its own.
             fs::write(format!("/proc/sys/net/ipv6/conf/{DEVICE}/disable_ipv6"), "1")?;
             let (mtu, length) = (settings.mtu.to_string(), settings.queue_length.to_string());

@@ -7,10 +7,11 @@ use std::path::{Path, PathBuf};
 use super::probe::{self, Offloads};
 use super::{Finding, State};
 use crate::cli::is_root;
+use crate::host;
 
 /// Every check, the most basic first.
 pub fn all() -> Vec<Finding> {
-    let mut findings = vec![kernel(), tun(), privileges(), namespaces(), offloads(), dataplane()];
+    let mut findings = vec![kernel(), tun(), privileges(), namespaces(), offloads(), steering(), dataplane()];
     findings.extend(TOOLS.iter().map(tool));
     findings
 }
@@ -145,6 +146,19 @@ fn offloads() -> Finding {
             "see TUN and namespaces above",
         ),
         Err(_) => Finding::lacking(State::Unknown, "offloads", "only root can ask", "try as root"),
+    }
+}
+
+fn steering() -> Finding {
+    match host::steering::probe() {
+        Ok(()) => Finding::ok("steering", "eBPF: both directions of a connection come to one worker"),
+        Err(error) if is_root() => Finding::lacking(
+            State::Optional,
+            "steering",
+            format!("the kernel takes no eBPF program: {error}"),
+            "everything works; connections through NAT gateways are a little slower",
+        ),
+        Err(_) => Finding::lacking(State::Unknown, "steering", "only root can ask", "try as root"),
     }
 }
 

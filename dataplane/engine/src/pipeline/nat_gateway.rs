@@ -242,7 +242,7 @@ fn reserve<'a>(
             remote_port: inside.destination_port,
             protocol: inside.protocol,
         };
-        PortReservation::take(&state.leases.ports, destination, random)
+        PortReservation::take(&state.leases, destination, inside.source_port, random)
     })
 }
 

@@ -196,7 +196,12 @@ impl Shortcuts {
                         protocol: Protocol::TCP,
                     };
                     // If none is free there, the stage tries another address.
-                    let reservation = PortReservation::take(&state.leases.ports, destination, walk.random)?;
+                    let reservation = PortReservation::take(
+                        &state.leases,
+                        destination,
+                        walk.tuple.source_port,
+                        walk.random,
+                    )?;
                     state.leases.prefetch_outside(&reservation);
                     walk.tuple.source_port = reservation.translation().port;
                     let new = NewLease { place, vacancy };

@@ -13,7 +13,7 @@ use localvpc_api::trace::{Direction, Protocol, Tuple};
 use super::activity::{Activities, Activity, Label, Ref, Timeouts};
 use super::conntrack::saturate;
 use super::index::{Absence, Index};
-use super::nat_ports::{Destination, NatPorts};
+use super::nat_ports::{Destination, NatPorts, Search};
 use super::place::Place;
 use crate::Time;
 use crate::hash::Seed;
@@ -75,9 +75,11 @@ pub struct PortReservation<'a> {
 }
 
 impl<'a> PortReservation<'a> {
-    /// Takes a random free port towards `destination`, if the quota allows (NATGW-12).
-    pub fn take(ports: &'a NatPorts, destination: Destination, random: u64) -> Option<Self> {
-        let port = ports.reserve(&destination, random)?;
+    /// Takes a random free port towards `destination`, if the quota allows (NATGW-12), so that replies come by the queue that packets
+    /// from the port `inside` come by.
+    pub fn take(leases: &'a Leases, destination: Destination, inside: u16, random: u64) -> Option<Self> {
+        let ports = &leases.ports;
+        let port = ports.reserve_from(&destination, Search::like(inside, leases.queues, random))?;
         Some(Self { ports, key: OutsideKey { destination, port }, kept: false })
     }
 
@@ -106,6 +108,8 @@ pub struct Leases {
     inside: Index,
     outside: Index,
     seed: Seed,
+    /// Of each device.
+    queues: u32,
     /// Ports in use.
     pub ports: NatPorts,
     /// Shared with the flow caches' references.
@@ -135,12 +139,18 @@ impl Leases {
     /// Room for `capacity` leases.
     pub fn new(capacity: u32) -> Self {
         Self {
+            queues: 1,
             inside: Index::new(capacity),
             outside: Index::new(capacity),
             seed: Seed::default(),
             ports: NatPorts::default(),
             activities: Activities::new(capacity),
         }
+    }
+
+    /// Chooses ports for devices with so many queues.
+    pub fn choose_for(&mut self, queues: u32) {
+        self.queues = queues;
     }
 
     /// Has the kernel give all of its memory now.

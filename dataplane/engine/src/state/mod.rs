@@ -65,6 +65,13 @@ impl State {
         }
     }
 
+    /// For devices with so many queues, one for each worker ([`localvpc_api::steering`]).
+    #[must_use]
+    pub fn with_queues(mut self, queues: u32) -> Self {
+        self.leases.choose_for(queues);
+        self
+    }
+
     /// Has the kernel give the memory of all connections and leases now, so that the first packets do not wait for it: 275 bytes for each
     /// of one and the other.
     pub fn populate(&mut self) {

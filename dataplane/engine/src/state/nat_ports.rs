@@ -18,8 +18,8 @@ mod destinations;
 
 use std::net::IpAddr;
 
-use localvpc_api::NatGatewayId;
 use localvpc_api::trace::Protocol;
+use localvpc_api::{NatGatewayId, steering};
 
 use super::lock::{Lock, Locked};
 use crate::hash::Seed;
@@ -40,6 +40,34 @@ pub struct Destination {
     pub remote_port: u16,
     /// Protocol.
     pub protocol: Protocol,
+}
+
+/// Where the search for a free port begins, and how it goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Search {
+    /// The port that is tried first.
+    port: u16,
+    /// How far the next is that would be as good; 1 if all are.
+    step: u16,
+}
+
+impl Search {
+    /// At any port; each is as good as any other.
+    #[inline]
+    pub fn random(random: u64) -> Self {
+        // The upper half scaled to the range: as uniform as 2³² over 64,512 can be, without a division.
+        Self { port: FIRST_PORT + (((random >> 32) * u64::from(PORTS)) >> 32) as u16, step: 1 }
+    }
+
+    /// At any port whose packets come by the queue that those of the port `inside` come by ([`steering`]).
+    #[inline]
+    pub fn like(inside: u16, queues: u32, random: u64) -> Self {
+        let Self { port, step } = Self::random(random);
+        match steering::period(queues) {
+            Some(period) => Self { port: steering::like(inside, port, queues), step: period },
+            None => Self { port, step },
+        }
+    }
 }
 
 /// Ports in use, by destination. Shared by all workers.
@@ -74,16 +102,19 @@ impl NatPorts {
     ///
     /// `random` is uniform; the port is the first free one from a random start (RFC 6056 §3.3.1).
     pub fn reserve(&self, destination: &Destination, random: u64) -> Option<u16> {
-        // The upper half scaled to the range: as uniform as 2³² over 64,512 can be, without a division.
-        let start = FIRST_PORT + (((random >> 32) * u64::from(PORTS)) >> 32) as u16;
+        self.reserve_from(destination, Search::random(random))
+    }
+
+    /// The same from a start of the caller's choice.
+    pub fn reserve_from(&self, destination: &Destination, search: Search) -> Option<u16> {
         let key = Key::of(destination)?;
         let hash = self.hash(key);
         let mut shard = self.shard(hash);
         match shard.find(key, hash) {
-            Ok(at) => shard.take_from(at, start),
+            Ok(at) => shard.take_from(at, search),
             Err(at) => {
-                shard.insert(at, (key, hash), start, &self.pool, |key| self.hash(key));
-                Some(start)
+                shard.insert(at, (key, hash), search.port, &self.pool, |key| self.hash(key));
+                Some(search.port)
             }
         }
     }
@@ -214,6 +245,42 @@ mod tests {
         let given: Vec<_> = (0..200).map(|_| ports.reserve(&destination(443), u64::MAX).unwrap()).collect();
         let expected: Vec<_> = [65_535].into_iter().chain(1024..1024 + 199).collect();
         assert_eq!(given, expected);
+    }
+
+    /// As long as there are such ports, and then any: no port of the quota is out of reach.
+    #[test]
+    fn ports_come_by_the_queue_of_the_port_inside() {
+        let ports = NatPorts::default();
+        let mut seed = 6;
+        let mut seen = HashSet::new();
+        let mut strangers = 0;
+        for number in 0..55_000_u16 {
+            // Each queue has as many connections as the other two.
+            let inside = 2 * (number % 30_000);
+            let search = Search::like(inside, 3, random(&mut seed));
+            let port = ports.reserve_from(&destination(443), search).expect("the quota is not used up");
+            assert!(port >= FIRST_PORT && seen.insert(port), "{port}");
+            if steering::queue(port, 443, 3) != steering::queue(inside, 443, 3) {
+                strangers += 1;
+                assert!(number > 20_000, "connection {number} came by another queue");
+            }
+        }
+        assert!((1..2_000).contains(&strangers), "{strangers}");
+        assert_eq!(ports.reserve_from(&destination(443), Search::like(7, 3, 0)), None);
+    }
+
+    /// One queue has all connections: it has a third of the ports.
+    #[test]
+    fn a_queue_without_ports_takes_those_of_others() {
+        let ports = NatPorts::default();
+        let mut seed = 7;
+        let kept = |number: u32, seed: &mut u64| {
+            let port = ports.reserve_from(&destination(443), Search::like(40_000, 3, random(seed)));
+            let port = port.unwrap_or_else(|| panic!("no port for connection {number}"));
+            steering::queue(port, 443, 3) == steering::queue(40_000, 443, 3)
+        };
+        let kept = (0..55_000).filter(|number| kept(*number, &mut seed)).count();
+        assert!((20_000..=21_504).contains(&kept), "{kept}");
     }
 
     #[test]

@@ -66,7 +66,7 @@ impl Fabric {
     /// # Panics
     /// If the tables are invalid.
     pub fn with_workers(rows: localvpc_api::Tables, workers: Vec<Worker>, limits: Limits) -> Self {
-        let state = State::new(limits);
+        let state = State::new(limits).with_queues(workers.len() as u32);
         let tables = build(&rows, &state.metrics).expect("a test's tables");
         Self { rows, tables, state, workers, now: Time(1_000_000), next: 0 }
     }

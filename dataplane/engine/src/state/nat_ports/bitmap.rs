@@ -1,6 +1,6 @@
 //! Keeps the ports in use towards a destination that has many.
 
-use super::NatPorts;
+use super::{NatPorts, Search};
 
 /// A bit per port, and a bit per word of those that tells whether the word is full.
 #[derive(Debug)]
@@ -21,13 +21,26 @@ impl Bitmap {
         bitmap
     }
 
-    pub(super) fn take_from(&mut self, start: u16) -> Option<u16> {
+    pub(super) fn take_from(&mut self, search: Search) -> Option<u16> {
         if self.count >= NatPorts::QUOTA {
             return None;
         }
-        let bit = self.free_from(usize::from(start - FIRST_PORT));
+        let first = usize::from(search.port - FIRST_PORT);
+        let bit = self.free_like(first, search.step.into()).unwrap_or_else(|| self.free_from(first));
         self.take(bit);
         Some(FIRST_PORT + bit as u16)
+    }
+
+    /// A free bit whole steps away from `start`, if one is soon found.
+    fn free_like(&self, start: usize, step: usize) -> Option<usize> {
+        if step == 1 {
+            return None;
+        }
+        // Going round does not change what is left of a division by the step.
+        let round = PORTS as usize / step * step;
+        let bits = (0..TRIES).map(|at| start + at * step);
+        let mut bits = bits.map(|bit| if bit < PORTS as usize { bit } else { bit - round });
+        bits.find(|bit| self.used[bit / 64] & (1 << (bit % 64)) == 0)
     }
 
     /// The first free bit from `start` on, going round. There is one: the quota is below the number of ports.
@@ -74,6 +87,10 @@ impl Bitmap {
         bits.map(|bit| FIRST_PORT + bit)
     }
 }
+
+/// Ports as good as the first that are looked at before any is taken: at half of the quota one of them is free almost always, at all of it 12
+/// times in 13.
+const TRIES: usize = 16;
 
 /// NATGW-10.
 pub(super) const FIRST_PORT: u16 = 1024;

@@ -2,8 +2,8 @@
 
 use std::net::IpAddr;
 
-use super::Destination;
 use super::bitmap::{Bitmap, FIRST_PORT};
+use super::{Destination, Search};
 use crate::memory::{Pool, Pooled, prefetch};
 
 /// A destination, packed: both addresses; gateway, port, protocol, and a bit that is always set.
@@ -205,13 +205,13 @@ impl Destinations {
         }
     }
 
-    /// Takes the first free port from `start` on, going round at the end.
-    pub(super) fn take_from(&mut self, at: At, start: u16) -> Option<u16> {
+    /// Takes the first free port of a search, going round at the end.
+    pub(super) fn take_from(&mut self, at: At, search: Search) -> Option<u16> {
         let place = self.segments[at.segment].place(at.place);
         if let Some(crowd) = place.crowd() {
-            return self.crowds[crowd].1.take_from(start);
+            return self.crowds[crowd].1.take_from(search);
         }
-        let port = free_beside(&place.ports, start);
+        let port = free_beside(&place.ports, search);
         match place.ports.iter_mut().find(|port| **port == 0) {
             Some(free) => *free = port,
             None => {
@@ -409,7 +409,7 @@ impl Crowd {
         }
     }
 
-    fn take_from(&mut self, start: u16) -> Option<u16> {
+    fn take_from(&mut self, search: Search) -> Option<u16> {
         if let Self::Some(list) = self
             && list.len() == SOME
         {
@@ -417,11 +417,11 @@ impl Crowd {
         }
         match self {
             Self::Some(list) => {
-                let port = free_beside(list, start);
+                let port = free_beside(list, search);
                 list.push(port);
                 Some(port)
             }
-            Self::Many(bitmap) => bitmap.take_from(start),
+            Self::Many(bitmap) => bitmap.take_from(search),
         }
     }
 
@@ -443,11 +443,11 @@ impl Crowd {
     }
 }
 
-/// The first port from `start` on that is not in the list, at most [`SOME`] steps away.
-fn free_beside(list: &[u16], start: u16) -> u16 {
-    let mut port = start;
+/// The first port of the search that is not in the list, at most [`SOME`] steps away. (The range has more of the longest steps than that.)
+fn free_beside(list: &[u16], search: Search) -> u16 {
+    let mut port = search.port;
     while list.contains(&port) {
-        port = port.checked_add(1).unwrap_or(FIRST_PORT);
+        port = port.checked_add(search.step).unwrap_or(FIRST_PORT);
     }
     port
 }
@@ -538,7 +538,7 @@ mod tests {
                 match shard.find(key, hash(key)) {
                     Err(at) if take => shard.insert(at, (key, hash(key)), port, &pool, hash),
                     Ok(at) if take && !taken.contains(&port) => {
-                        prop_assert_eq!(shard.take_from(at, port), Some(port));
+                        prop_assert_eq!(shard.take_from(at, Search { port, step: 1 }), Some(port));
                     }
                     Ok(at) if !take && shard.give_back(at, port, hash) == 0 => shard.remove(at, hash),
                     _ => {}
