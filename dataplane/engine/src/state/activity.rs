@@ -15,7 +15,7 @@ use zerocopy::FromZeros;
 
 use super::tcp::side::Segment;
 use super::tcp::stored::{self, Beginnings, Streams};
-use super::tcp::{self, Connection, Timer};
+use super::tcp::{self, Timer};
 use crate::Time;
 use crate::memory::{Zeroed, prefetch};
 use crate::packet::{Kind, Load, Packet, TcpFacts};
@@ -313,9 +313,9 @@ impl Activity {
         let Self { hot, cold } = self;
         let (state, timeout) = match &packet.kind {
             Kind::Tcp(facts) => {
-                let connection = Connection::beginning(facts, packet.window_scale, direction);
-                stored::write(&connection, &hot.streams, &cold.beginnings);
-                (connection.state(), timeouts.of(connection.phase()))
+                let scale = packet.window_scale;
+                let state = stored::begin(facts, scale, direction, &hot.streams, &cold.beginnings);
+                (state, timeouts.of(tcp::phase(state)))
             }
             _ => (BY_TRAFFIC, timeouts.new),
         };

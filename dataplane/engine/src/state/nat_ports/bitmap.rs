@@ -36,11 +36,18 @@ impl Bitmap {
         if step == 1 {
             return None;
         }
-        // Going round does not change what is left of a division by the step.
-        let round = PORTS as usize / step * step;
-        let bits = (0..TRIES).map(|at| start + at * step);
-        let mut bits = bits.map(|bit| if bit < PORTS as usize { bit } else { bit - round });
-        bits.find(|bit| self.used[bit / 64] & (1 << (bit % 64)) == 0)
+        let mut bit = start;
+        for _ in 0..TRIES {
+            if self.used[bit / 64] & (1 << (bit % 64)) == 0 {
+                return Some(bit);
+            }
+            bit += step;
+            if bit >= PORTS as usize {
+                // Round, which does not change what is left of a division by the step.
+                bit -= PORTS as usize / step * step;
+            }
+        }
+        None
     }
 
     /// The first free bit from `start` on, going round. There is one: the quota is below the number of ports.

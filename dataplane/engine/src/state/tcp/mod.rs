@@ -30,7 +30,7 @@ mod cases;
 use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
-use self::side::{Reach, Segment, Side, is_after};
+use self::side::{Segment, Side, is_after};
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
@@ -111,23 +111,6 @@ impl Connection {
     /// Nothing was seen of it yet.
     pub fn new() -> Self {
         Self { state: NEW, sides: [Side::default(); 2], pending: Side::default() }
-    }
-
-    /// What is known after its first segment: what [`see`](Self::see) makes of it, only sooner if it is a SYN.
-    #[inline]
-    pub fn beginning(facts: &TcpFacts, scale: Option<u8>, from: Direction) -> Self {
-        if facts.begins_connection() {
-            let (this, other) = (Side::beginning(facts, scale), Side::default());
-            let other = Side { reach: Reach { ack: this.first, ..other.reach }, ..other };
-            let sides = match from {
-                Direction::Inbound => [this, other],
-                Direction::Outbound => [other, this],
-            };
-            return Self { state: NEW | SYN << from as u32, sides, pending: Side::default() };
-        }
-        let mut this = Self::new();
-        this.see(facts, scale, from);
-        this
     }
 
     /// What [`phase`] and [`shift`] are asked about.

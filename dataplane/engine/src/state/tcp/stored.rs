@@ -9,7 +9,8 @@ use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
 use super::side::{Reach, Segment, Side};
-use super::{Connection, shift};
+use super::{Connection, NEW, SYN, shift};
+use crate::packet::TcpFacts;
 
 /// How far both streams have come, by the direction in which they go: what a packet in mid-stream changes.
 #[derive(Debug, Default, FromZeros)]
@@ -112,9 +113,38 @@ pub fn load(state: u32, streams: &Streams, beginnings: &Beginnings) -> Connectio
     }
 }
 
-/// Writes all of a connection.
+/// Writes a connection that begins with this segment, and returns its state: what [`Connection::see`] makes of the segment, only sooner if it is a SYN.
 #[inline]
-pub fn write(connection: &Connection, streams: &Streams, beginnings: &Beginnings) {
+pub fn begin(
+    facts: &TcpFacts,
+    scale: Option<u8>,
+    from: Direction,
+    streams: &Streams,
+    beginnings: &Beginnings,
+) -> u32 {
+    if !facts.begins_connection() {
+        let mut connection = Connection::new();
+        connection.see(facts, scale, from);
+        write(&connection, streams, beginnings);
+        return connection.state;
+    }
+    let (here, there) = (from as usize, from.opposite() as usize);
+    let side = Side::beginning(facts, scale);
+    streams.numbers[here].end.store(side.reach.end, Relaxed);
+    streams.numbers[here].ack.store(side.reach.ack, Relaxed);
+    // The other end has sent nothing, and is thought to expect what this one sends.
+    streams.numbers[there].end.store(0, Relaxed);
+    streams.numbers[there].ack.store(side.first, Relaxed);
+    streams.window[here].store(facts.window, Relaxed);
+    streams.window[there].store(0, Relaxed);
+    beginnings.store(here, &side);
+    beginnings.store(there, &Side::default());
+    beginnings.store_pending(&Side::default());
+    NEW | SYN << from as u32
+}
+
+/// Writes all of a connection.
+fn write(connection: &Connection, streams: &Streams, beginnings: &Beginnings) {
     for direction in [Direction::Inbound, Direction::Outbound] {
         let side = connection.side(direction);
         streams.store(connection.state, side.reach, direction);
@@ -142,7 +172,6 @@ pub fn update(before: &Connection, after: &Connection, streams: &Streams, beginn
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::packet::TcpFacts;
     use crate::state::tcp::Timer;
 
     fn facts(flags: u8, sequence: u32, acknowledgement: u32, window: u16) -> TcpFacts {
@@ -176,7 +205,16 @@ mod tests {
                 let first = facts(flags, 1_000, 77, 512);
                 let mut seen = Connection::new();
                 seen.see(&first, scale, from);
-                assert_eq!(Connection::beginning(&first, scale, from), seen, "{first:?}");
+                // Of another connection, which is gone.
+                let (streams, beginnings) = (Streams::default(), Beginnings::default());
+                let syn_ack = facts(SYN | ACK, 5, 6, 7);
+                let state = begin(&syn_ack, Some(9), from.opposite(), &streams, &beginnings);
+                let mut old = load(state, &streams, &beginnings);
+                old.see(&facts(SYN, 8, 9, 10), Some(11), from);
+                write(&old, &streams, &beginnings);
+
+                let state = begin(&first, scale, from, &streams, &beginnings);
+                assert_eq!(load(state, &streams, &beginnings), seen, "{first:?}");
             }
         }
     }
