@@ -177,7 +177,6 @@ fn outward<'a>(
     let reservation =
         reserve(state, gateway, &key.tuple, walk.random).ok_or(DiscardReason::NatPortsExhausted)?;
     let translation = reservation.translation();
-    state.leases.prefetch_outside(&reservation);
     let new = NewLease { place, vacancy };
     walk.effects.propose(Effect::NewLease { nat_gateway: at, new, reservation })?;
     walk.translate_source(translation.address, Some(translation.port));

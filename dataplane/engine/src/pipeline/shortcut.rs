@@ -202,7 +202,6 @@ impl Shortcuts {
                         walk.tuple.source_port,
                         walk.random,
                     )?;
-                    state.leases.prefetch_outside(&reservation);
                     walk.tuple.source_port = reservation.translation().port;
                     let new = NewLease { place, vacancy };
                     walk.effects.propose(Effect::NewLease { nat_gateway, new, reservation }).ok()?;

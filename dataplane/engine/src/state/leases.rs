@@ -71,6 +71,8 @@ pub struct Translation {
 pub struct PortReservation<'a> {
     ports: &'a NatPorts,
     key: OutsideKey,
+    /// Of the key, for [`Leases::lease`]: known here, before anything waits for it.
+    hash: u64,
     kept: bool,
 }
 
@@ -80,7 +82,11 @@ impl<'a> PortReservation<'a> {
     pub fn take(leases: &'a Leases, destination: Destination, inside: u16, random: u64) -> Option<Self> {
         let ports = &leases.ports;
         let port = ports.reserve_from(&destination, Search::like(inside, leases.queues, random))?;
-        Some(Self { ports, key: OutsideKey { destination, port }, kept: false })
+        let key = OutsideKey { destination, port };
+        // Ports are reserved for IPv4 only, of which everything has a place.
+        let hash = outside(&key, leases.seed).map_or(0, |place| place.hash);
+        leases.outside.prefetch(hash);
+        Some(Self { ports, key, hash, kept: false })
     }
 
     /// The address and port that were taken.
@@ -191,14 +197,6 @@ impl Leases {
         self.inside.prefetch(place.hash);
     }
 
-    /// Has the processor fetch where [`lease`](Self::lease) will note how replies come back.
-    #[inline]
-    pub fn prefetch_outside(&self, reservation: &PortReservation<'_>) {
-        if let Some(place) = outside(&reservation.key, self.seed) {
-            self.outside.prefetch(place.hash);
-        }
-    }
-
     /// The live lease that a reply belongs to.
     pub fn from_outside(&self, key: &OutsideKey, now: Time) -> Option<(Ref, Tuple, &Activity)> {
         let place = outside(key, self.seed)?;
@@ -246,7 +244,7 @@ impl Leases {
         reservation.kept = true;
         self.inside.insert(new.place.hash, activity.slot);
         // The port is reserved, so nobody else has the same key.
-        self.outside.insert(self.outside_hash(&label), activity.slot);
+        self.outside.insert(reservation.hash, activity.slot);
         lock.note_made();
         Ok(activity)
     }
