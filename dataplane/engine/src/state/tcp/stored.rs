@@ -207,11 +207,8 @@ mod tests {
                 seen.see(&first, scale, from);
                 // Of another connection, which is gone.
                 let (streams, beginnings) = (Streams::default(), Beginnings::default());
-                let syn_ack = facts(SYN | ACK, 5, 6, 7);
-                let state = begin(&syn_ack, Some(9), from.opposite(), &streams, &beginnings);
-                let mut old = load(state, &streams, &beginnings);
-                old.see(&facts(SYN, 8, 9, 10), Some(11), from);
-                write(&old, &streams, &beginnings);
+                let old = Side { first: 5, reach: Reach { end: 6, ack: 7, window: 8 }, scale: Some(9) };
+                write(&Connection { state: NEW, sides: [old; 2], pending: old }, &streams, &beginnings);
 
                 let state = begin(&first, scale, from, &streams, &beginnings);
                 assert_eq!(load(state, &streams, &beginnings), seen, "{first:?}");
