@@ -269,11 +269,10 @@ impl FlowCache {
         for (stored, dependency) in dependencies.iter_mut().zip(&decided.dependencies) {
             *stored = Stored::of(dependency);
         }
-        let at = match self.position(key) {
-            Some(at) => at,
+        let (at, grown) = match self.position(key) {
+            Some(at) => (at, 0),
             None => self.make_room(spot),
         };
-        let grown = u64::from(self.flows[at].epoch == 0);
         self.flows[at] = Flow { key, epoch: self.epoch, path, rewrite: decided.rewrite, dependencies };
         grown
     }
@@ -310,19 +309,19 @@ impl FlowCache {
         None
     }
 
-    /// Gives a way of a set to a flow; says which of all it is.
-    fn make_room(&mut self, Spot { set, tag }: Spot) -> usize {
+    /// Gives a way of a set to a flow; says which of all it is, and by how many flows the cache has grown.
+    fn make_room(&mut self, Spot { set, tag }: Spot) -> (usize, u64) {
         let set = set as usize;
         let tags = &mut self.tags[set];
-        let way = match matching(tags, 0) {
+        let (way, grown) = match matching(tags, 0) {
             0 => {
                 self.victim = (self.victim + 1) % WAYS as u8;
-                usize::from(self.victim)
+                (usize::from(self.victim), 0)
             }
-            free => free.trailing_zeros() as usize,
+            free => (free.trailing_zeros() as usize, 1),
         };
         tags[way] = tag.get();
-        set * WAYS + way
+        (set * WAYS + way, grown)
     }
 }
 

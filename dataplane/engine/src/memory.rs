@@ -202,15 +202,32 @@ impl Drop for Mapping {
 /// Has the processor fetch the cache line at `data`, without waiting for it.
 #[inline]
 pub fn prefetch<T>(data: &T) {
+    prefetch_at(std::ptr::from_ref(data).cast());
+}
+
+/// The same of all lines of `data`.
+#[inline]
+pub fn prefetch_all<T>(data: &T) {
+    let start = std::ptr::from_ref(data).cast::<u8>();
+    for at in (0..size_of::<T>()).step_by(LINE) {
+        prefetch_at(start.wrapping_add(at));
+    }
+}
+
+#[inline]
+fn prefetch_at(address: *const u8) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // SAFETY: a prefetch changes nothing that a program can see, whatever the address; this one is a reference's.
-        unsafe { _mm_prefetch::<_MM_HINT_T0>(std::ptr::from_ref(data).cast()) }
+        // SAFETY: a prefetch changes nothing that a program can see, whatever the address.
+        unsafe { _mm_prefetch::<_MM_HINT_T0>(address.cast()) }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = data;
+    let _ = address;
 }
+
+/// Of the processor's cache, in bytes.
+const LINE: usize = 64;
 
 const SMALL_PAGE: usize = 4 << 10;
 const HUGE_PAGE: usize = 2 << 20;

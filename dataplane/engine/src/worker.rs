@@ -270,6 +270,13 @@ impl Worker {
                 }
                 count_enis(tables, accepted.sender, accepted.receiver, packet, self.index);
                 let (out, mtu) = (accepted.out, accepted.mtu);
+                if let Kind::Tcp(facts) = &packet.kind
+                    && facts.begins_connection()
+                    && let Some(answers) = Key::of_answers(&accepted.tuple, out)
+                {
+                    // Its answer will be kept there soon.
+                    self.cache.spot(answers);
+                }
                 if let Some(key) = key {
                     let more = self.cache.insert(key, accepted.decided(packet));
                     self.counters.cached_flows.add(more);

@@ -105,17 +105,25 @@ pub fn udp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
     head.brief(Carried::Udp, (IP + UDP) as u16, offload)
 }
 
-/// The flow that a packet belongs to if a cache may know it: not one with a SYN. Whether the packet is as it should be, only its [`Brief`] or the parser says.
+/// The flow that a packet belongs to, and whether it opens that: then no cache decides about it. Whether the packet is as it should be, only
+/// its [`Brief`] or the parser says.
 #[inline(always)]
-pub fn guess(bytes: &[u8], link: LinkId) -> Option<Key> {
+pub fn guess(bytes: &[u8], link: LinkId) -> Option<(Key, Opens)> {
     let head: &[u8; IP + UDP] = bytes.first_chunk()?;
     let tcp = is_tcp(bytes);
-    if tcp && bytes.get(IP + 13)? & TcpFacts::SYN != 0 {
-        return None;
-    }
+    let opens = if tcp && bytes.get(IP + 13)? & TcpFacts::SYN != 0 { Opens::Yes } else { Opens::No };
     let addresses = u64::from_ne_bytes(*head[12..].first_chunk()?);
     let ports = u32::from_ne_bytes(*head[IP..].first_chunk()?);
-    Some(Key::new(addresses, ports, link, tcp))
+    Some((Key::new(addresses, ports, link, tcp), opens))
+}
+
+/// Whether a packet opens its flow: a TCP segment with SYN.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Opens {
+    /// It does.
+    Yes,
+    /// It belongs to one that is open already, or needs no opening.
+    No,
 }
 
 /// Reads all of a packet, if it is one of the most usual: what [`usual`] takes, without SYN and without offload.
@@ -355,8 +363,23 @@ impl Key {
             Kind::Udp => false,
             _ => return None,
         };
-        let (addresses, ports) = ends(&packet.tuple)?;
-        (link.0 < MAX_LINK && packet.fragment.is_none()).then(|| Self::new(addresses, ports, link, tcp))
+        if packet.fragment.is_some() {
+            return None;
+        }
+        Self::between(&packet.tuple, link, tcp)
+    }
+
+    /// The flow of whole packets between these ends that come in on `link`.
+    #[inline]
+    fn between(tuple: &Tuple, link: LinkId, tcp: bool) -> Option<Self> {
+        let (addresses, ports) = ends(tuple)?;
+        (link.0 < MAX_LINK).then(|| Self::new(addresses, ports, link, tcp))
+    }
+
+    /// The TCP flow of the answers to packets that leave on `link` with this tuple.
+    #[inline]
+    pub fn of_answers(tuple: &Tuple, link: LinkId) -> Option<Self> {
+        Self::between(&tuple.reversed(), link, true)
     }
 
     #[inline(always)]
@@ -386,9 +409,13 @@ mod tests {
         assert!(plain(craft::tcp(TcpFacts::ACK, from, to)) && plain(craft::udp(from, to, b"data")));
         for flags in [TcpFacts::SYN, TcpFacts::FIN | TcpFacts::ACK, TcpFacts::RST] {
             let packet = craft::tcp(flags, from, to);
-            assert_eq!(guess(&packet, LinkId(1)).is_none(), flags & TcpFacts::SYN != 0);
+            let opens = if flags & TcpFacts::SYN == 0 { Opens::No } else { Opens::Yes };
+            assert_eq!(guess(&packet, LinkId(1)).map(|(_, opens)| opens), Some(opens));
             assert!(!plain(packet));
         }
+        let tuple = craft::tuple(Protocol::TCP, from, to);
+        let answer = guess(&craft::tcp(TcpFacts::SYN | TcpFacts::ACK, to, from), LinkId(2));
+        assert_eq!(answer, Some((Key::of_answers(&tuple, LinkId(2)).unwrap(), Opens::Yes)));
         assert!(!plain(craft::udp("127.0.0.1:1", to, b"")) && !plain(craft::udp(from, "224.0.0.1:1", b"")));
         for header in 0..16_u8 {
             let mut short = craft::tcp(TcpFacts::ACK, from, to);
@@ -408,7 +435,7 @@ mod tests {
         let brief = brief(bytes, offload);
         prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
         if let Some(brief) = brief {
-            prop_assert_eq!(guess(bytes, LinkId(7)), brief.key(LinkId(7)));
+            prop_assert_eq!(guess(bytes, LinkId(7)), brief.key(LinkId(7)).map(|key| (key, Opens::No)));
             prop_assert_eq!(Key::of(&parsed.unwrap(), LinkId(7)), brief.key(LinkId(7)));
         }
         Ok(())

@@ -17,7 +17,7 @@ use super::tcp::side::Segment;
 use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Timer};
 use crate::Time;
-use crate::memory::{Zeroed, prefetch};
+use crate::memory::{Zeroed, prefetch, prefetch_all};
 use crate::packet::{Kind, Load, Packet, TcpFacts};
 
 /// Names a live activity.
@@ -291,6 +291,14 @@ impl Activities {
     pub fn prefetch(&self, slot: u32) {
         if let Some(line) = self.lines.get(slot as usize) {
             prefetch(&line.hot);
+        }
+    }
+
+    /// Has the processor fetch all of it.
+    #[inline]
+    pub fn prefetch_all(&self, slot: u32) {
+        if let Some(line) = self.lines.get(slot as usize) {
+            prefetch_all(line);
         }
     }
 

@@ -142,6 +142,12 @@ impl Connections {
         self.index.prefetch(place.hash);
     }
 
+    /// Has the processor fetch the records that [`find`](Self::find) compares.
+    #[inline]
+    pub fn prefetch_records(&self, place: &Place) {
+        self.index.foresee(place.hash, |slot| self.activities.prefetch_all(slot));
+    }
+
     /// What to compare later, to know that a connection that is not found now is still absent. To be taken before
     /// [`find`](Self::find).
     #[inline]

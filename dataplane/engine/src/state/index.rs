@@ -101,10 +101,25 @@ impl Index {
         self.stripes[absence.stripe as usize].made.load(Acquire) == absence.made
     }
 
-    /// Has the processor fetch where [`find`](Self::find) begins.
+    /// Has the processor fetch where [`absence`](Self::absence) and [`find`](Self::find) begin.
     #[inline]
     pub fn prefetch(&self, hash: u64) {
         prefetch(&self.buckets[self.home(hash)]);
+        prefetch(&self.stripes[stripe(hash)]);
+    }
+
+    /// Calls `fetch` with the positions of records that [`find`](Self::find) will likely look at.
+    #[inline]
+    pub fn foresee(&self, hash: u64, fetch: impl Fn(u32)) {
+        let tagged = tag(hash) << 24;
+        // The first free entry is mostly the end of them.
+        let entries = self.buckets[self.home(hash)].entries.iter().map(|entry| entry.load(Relaxed));
+        for entry in entries.take_while(|entry| *entry != 0) {
+            let position = entry ^ tagged;
+            if position.wrapping_sub(1) < POSITION {
+                fetch(position - 1);
+            }
+        }
     }
 
     /// The first result that `look` has about a record that may have the hash.
@@ -254,6 +269,21 @@ mod tests {
         assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0));
         index.remove(u64::MAX, 3);
         assert!(index.buckets.iter().all(|bucket| bucket.passed.load(Relaxed) == 0), "it was not there");
+    }
+
+    #[test]
+    fn foresees_what_it_will_find() {
+        let index = Index::new(40);
+        let foreseen = |hash: u64| {
+            let seen = std::cell::RefCell::new(Vec::new());
+            index.foresee(hash, |position| seen.borrow_mut().push(position));
+            seen.into_inner()
+        };
+        assert_eq!(foreseen(5), []);
+        for (position, hash) in [(0, 5), (3, 6), (7, 5)] {
+            index.insert(hash, position);
+        }
+        assert_eq!((foreseen(5), foreseen(6), foreseen(9)), (vec![0, 7], vec![3], vec![]));
     }
 
     #[test]

@@ -197,6 +197,12 @@ impl Leases {
         self.inside.prefetch(place.hash);
     }
 
+    /// Has the processor fetch the records that [`from_inside`](Self::from_inside) compares.
+    #[inline]
+    pub fn prefetch_records(&self, place: &Place) {
+        self.inside.foresee(place.hash, |slot| self.activities.prefetch_all(slot));
+    }
+
     /// The live lease that a reply belongs to.
     pub fn from_outside(&self, key: &OutsideKey, now: Time) -> Option<(Ref, Tuple, &Activity)> {
         let place = outside(key, self.seed)?;
@@ -265,6 +271,8 @@ impl Leases {
             return None;
         }
         let (_, label) = self.activities.label(closed.slot)?;
+        // The first reply is looked for there soon.
+        self.outside.prefetch(self.outside_hash(&label));
         let timeouts = timeouts(place.protocol(), idle_timeout_ms);
         Some(self.activities.restart(closed, label, packet, Direction::Outbound, timeouts, now))
     }

@@ -2,16 +2,17 @@
 
 use std::net::Ipv4Addr;
 
+use arrayvec::ArrayVec;
 use localvpc_api::LinkId;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
 use super::{Arrival, Verdict, Worker};
 use crate::Time;
-use crate::flow::Place;
-use crate::packet::{self, Key, Offload};
-use crate::state::State;
+use crate::flow::{Place, Spot};
+use crate::packet::{self, Key, Offload, Opens};
 use crate::state::leases::InsideKey;
 use crate::state::nat_ports::Destination;
+use crate::state::{self, State};
 use crate::tables::Tables;
 
 /// A packet of a batch.
@@ -71,23 +72,30 @@ impl Worker {
         // Packets of a flow come one after the other more often than not: what is found for one holds for those behind it.
         let (mut spots, mut repeated) = ([None; GROUP], [false; GROUP]);
         let (mut last, mut spot) = (Key::default(), None);
+        let mut opening = ArrayVec::<Spot, GROUP>::new();
         for ((found, repeated), packet) in spots.iter_mut().zip(&mut repeated).zip(&*group) {
-            if let Some(key) = packet::guess(packet.bytes, packet.from) {
-                *repeated = key == last;
-                if !*repeated {
-                    last = key;
-                    spot = self.cache.spot(key);
+            match packet::guess(packet.bytes, packet.from) {
+                Some((key, Opens::No)) => {
+                    *repeated = key == last;
+                    if !*repeated {
+                        last = key;
+                        spot = self.cache.spot(key);
+                    }
+                    *found = spot;
                 }
-                *found = spot;
+                // No cache decides about it; but its flow will be kept there soon.
+                Some((key, Opens::Yes)) => opening.extend(self.cache.spot(key)),
+                None => {}
             }
         }
         let mut places = [None; GROUP];
         let mut place = None;
+        let mut foreseen = ArrayVec::<Foreseen, GROUP>::new();
         for (((found, spot), repeated), packet) in places.iter_mut().zip(&spots).zip(&repeated).zip(&*group) {
             if !repeated {
                 place = spot.and_then(|spot| self.cache.place(spot));
                 if place.is_none() {
-                    self.foresee(tables, state, packet.from, packet.bytes);
+                    foreseen.extend(self.foresee(tables, state, packet.from, packet.bytes));
                 }
             }
             *found = place;
@@ -95,6 +103,15 @@ impl Worker {
         for (place, repeated) in places[..group.len()].iter().zip(&repeated) {
             if let (Some(place), false) = (place, repeated) {
                 self.cache.prefetch_dependencies(*place, state);
+            }
+        }
+        for spot in &opening {
+            self.cache.place(*spot);
+        }
+        if foreseen.len() <= FEW {
+            for Foreseen { connection, lease } in &foreseen {
+                state.connections.prefetch_records(connection);
+                lease.iter().for_each(|lease| state.leases.prefetch_records(lease));
             }
         }
         // What one packet changes, the next may depend on: from here on, one after the other.
@@ -124,7 +141,7 @@ impl Worker {
     }
 
     /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection, its lease and a port.
-    fn foresee(&self, tables: &Tables, state: &State, from: LinkId, bytes: &[u8]) -> Option<()> {
+    fn foresee(&self, tables: &Tables, state: &State, from: LinkId, bytes: &[u8]) -> Option<Foreseen> {
         let head: &[u8; 24] = bytes.first_chunk()?;
         let [eni] = tables.links.get(&from)?.enis.as_slice() else { return None };
         let address = |at: usize| Ipv4Addr::new(head[at], head[at + 1], head[at + 2], head[at + 3]).into();
@@ -138,7 +155,9 @@ impl Worker {
         };
         let connection = state.connections.place(tables.eni(*eni).id, &tuple, Direction::Outbound)?;
         state.connections.prefetch(&connection);
-        let (nat_gateway, address) = self.last_nat_gateway?;
+        let Some((nat_gateway, address)) = self.last_nat_gateway else {
+            return Some(Foreseen { connection, lease: None });
+        };
         let lease = state.leases.inside(&InsideKey { nat_gateway, tuple })?;
         state.leases.prefetch_inside(&lease);
         state.leases.ports.prefetch(&Destination {
@@ -148,10 +167,20 @@ impl Worker {
             remote_port: tuple.destination_port,
             protocol: tuple.protocol,
         });
-        Some(())
+        Some(Foreseen { connection, lease: Some(lease) })
     }
+}
+
+/// Where the walk of a packet will likely look.
+struct Foreseen {
+    connection: state::place::Place,
+    lease: Option<state::place::Place>,
 }
 
 /// Packets that go through the stages together: enough that memory is waited for once, and few enough that what was fetched
 /// is still there when it is needed.
 const GROUP: usize = 32;
+
+/// Of so few walks the processor fetches the records, too, that a connection before them may have left. Among more, it is faster to leave that
+/// to each: most of those that come together have none.
+const FEW: usize = 8;
