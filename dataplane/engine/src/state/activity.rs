@@ -119,7 +119,7 @@ struct Cold {
 pub const MAX_LINES: u32 = 1 << 29;
 
 /// Lines ahead of the one that is given out: so many connections take longer than memory does.
-const AHEAD: usize = 4;
+const AHEAD: u32 = 4;
 
 /// No state of a TCP connection, but steady by the same test: see [`Activity::is_steady`].
 const BY_TRAFFIC: u32 = !0b11 | tcp::ESTABLISHED;
@@ -188,10 +188,7 @@ impl Activities {
         let more = |fresh: u32| ((fresh as usize) < self.lines.len()).then(|| fresh + 1);
         let slot = self.fresh.fetch_update(Relaxed, Relaxed, more).ok()?;
         // Those that are next will be soon.
-        if let Some(next) = self.lines.get(slot as usize + AHEAD) {
-            prefetch(&next.hot);
-            prefetch(&next.cold);
-        }
+        self.prefetch_all(slot + AHEAD);
         Some(slot)
     }
 

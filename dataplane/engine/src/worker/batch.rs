@@ -173,7 +173,9 @@ impl Worker {
 
 /// Where the walk of a packet will likely look.
 struct Foreseen {
+    /// For the connection at its sender.
     connection: state::place::Place,
+    /// For its lease, if it goes through the NAT gateway that the last one went through.
     lease: Option<state::place::Place>,
 }
 
