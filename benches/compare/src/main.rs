@@ -10,12 +10,13 @@
 //! round. The order of modules is the order in which they are needed:
 //!
 //! - [`rows`]: what is measured
-//! - [`scene`]: the instances and rules that it is measured in, three ways
+//! - [`scene`]: the instances and rules that it is measured in, three ways; a [`lab`] is two of them
 //! - [`turns`]: one after the other
 //! - [`localvpc_compare::statistics`], [`report`]: what came out
 //! - [`interrupt`][]: Ctrl-C
 
 mod interrupt;
+mod lab;
 mod report;
 mod rows;
 mod scene;

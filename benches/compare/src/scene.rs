@@ -10,18 +10,16 @@
 //! the order of instances in the file is for.
 
 use std::fmt::Write as _;
-use std::fs;
 use std::net::Ipv4Addr;
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output, Stdio};
+use std::path::PathBuf;
 
 use localvpc::bench::linux_router::{self, LinuxRouter, STATEFUL_RULES, STATELESS_RULES, Side, Station};
 use localvpc::host::netns;
-use localvpc::host::run_dir::RUN_DIR_VARIABLE;
 use localvpc::view::CountersView;
 use localvpc_traffic::udp::Framing;
 use localvpc_traffic::{self as traffic, Endpoint};
 
+use crate::lab::Lab;
 use crate::rows;
 
 /// What there is to measure in.
@@ -40,7 +38,7 @@ pub struct Scene {
 pub enum Poll {
     /// As the command line says, or else as they do by themselves.
     AsAsked,
-    /// They never sleep.
+    /// The one whose turn it is never sleeps. The others do: they would take its processors.
     Busy,
 }
 
@@ -84,6 +82,8 @@ pub struct Way {
     pub pairs: Vec<(Endpoint, Endpoint)>,
     /// `app` and the internet host.
     through_nat: (Endpoint, Endpoint),
+    /// In its turns.
+    poll: Poll,
     carrier: Carrier,
 }
 
@@ -138,7 +138,7 @@ impl Scene {
     pub fn up(self, kind: Kind, settings: &Settings) -> Result<Way, Error> {
         let poll = match self.poll {
             Poll::AsAsked => settings.poll.as_deref(),
-            Poll::Busy => Some("busy"),
+            Poll::Busy => Some(RESTING),
         };
         let carrier = match kind {
             Kind::Ours | Kind::Null => {
@@ -167,7 +167,7 @@ impl Scene {
             Carrier::Lab(_) => Framing::Ip,
             Carrier::Linux(_) => Framing::Ethernet,
         };
-        Ok(Way { kind, framing, pairs, through_nat, carrier })
+        Ok(Way { kind, framing, pairs, through_nat, poll: self.poll, carrier })
     }
 
     fn stations(self) -> Vec<Station> {
@@ -268,7 +268,35 @@ fn addresses(pair: usize) -> [Ipv4Addr; 2] {
     [Ipv4Addr::new(10, 0, 2, last), Ipv4Addr::new(10, 0, 3, last)]
 }
 
+/// How dataplanes wait for packets between the turns in which they never sleep.
+const RESTING: &str = "block";
+
 impl Way {
+    /// Its turn begins.
+    ///
+    /// # Errors
+    ///
+    /// When its dataplane cannot be told how to wait.
+    pub fn rouse(&self) -> Result<(), Error> {
+        self.set_poll("busy")
+    }
+
+    /// Its turn is over.
+    ///
+    /// # Errors
+    ///
+    /// When its dataplane cannot be told how to wait.
+    pub fn rest(&self) -> Result<(), Error> {
+        self.set_poll(RESTING)
+    }
+
+    fn set_poll(&self, word: &str) -> Result<(), Error> {
+        match (&self.carrier, self.poll) {
+            (Carrier::Lab(lab), Poll::Busy) => lab.configure(&["--poll", word]),
+            (Carrier::Lab(_), Poll::AsAsked) | (Carrier::Linux(_), _) => Ok(()),
+        }
+    }
+
     /// The client's and the server's end of a path.
     pub fn ends(&self, path: rows::Path) -> (&Endpoint, &Endpoint) {
         let (client, server) = match path {
@@ -305,101 +333,6 @@ impl Kind {
             Self::Linux => "linux",
         }
     }
-}
-
-/// A lab in a run directory of its own, which `localvpc status` of other people does not show.
-#[derive(Debug)]
-struct Lab {
-    name: String,
-    run_dir: PathBuf,
-    dataplane: PathBuf,
-    /// Whether there is more to take down than a failed `up` leaves.
-    is_up: bool,
-}
-
-/// Run directories are named by the process that made them, so that the next one sees what was left behind.
-const RUN_DIRS: &str = "/run";
-const PREFIX: &str = "localvpc-compare-";
-
-impl Lab {
-    fn up(kind: Kind, file: &str, settings: &[&str]) -> Result<Self, Error> {
-        let program = match kind {
-            Kind::Null => "localvpc-null-dataplane",
-            _ => "localvpc-dataplane",
-        };
-        let mut lab = Self {
-            name: format!("compare-{}-{}", std::process::id(), kind.name()),
-            run_dir: Path::new(RUN_DIRS).join(format!("{PREFIX}{}", std::process::id())),
-            dataplane: sibling(program)?,
-            is_up: false,
-        };
-        let path = lab.run_dir.join(format!("{}.yaml", kind.name()));
-        let text = file.replacen("lab: compare\n", &format!("lab: {}\n", lab.name), 1);
-        fs::create_dir_all(&lab.run_dir)
-            .and_then(|()| fs::write(&path, text))
-            .map_err(|source| Error::Write { path: path.clone(), source })?;
-        // On failure it is dropped, and so taken down.
-        lab.localvpc(&[&["up", &*path.to_string_lossy()], settings].concat())?;
-        lab.is_up = true;
-        Ok(lab)
-    }
-
-    /// What `localvpc` prints on standard output.
-    fn localvpc(&self, arguments: &[&str]) -> Result<Vec<u8>, Error> {
-        let verb = arguments.join(" ");
-        let failed = |said: String| Error::Localvpc { verb: verb.clone(), said };
-        let mut command = localvpc(&self.run_dir, &self.name)?;
-        command.args(arguments).env("LOCALVPC_DATAPLANE", &self.dataplane);
-        let Output { status, stdout, stderr } =
-            command.output().map_err(|error| failed(error.to_string()))?;
-        if status.success() {
-            Ok(stdout)
-        } else {
-            Err(failed(String::from_utf8_lossy(&stderr).trim_end().to_owned()))
-        }
-    }
-}
-
-impl Drop for Lab {
-    fn drop(&mut self) {
-        match self.localvpc(&["down"]) {
-            Err(error) if self.is_up => localvpc_compare::say(&format!("warning: {error}")),
-            _ => {}
-        }
-    }
-}
-
-/// Removes the run directory; and takes down the labs of processes that are gone, killed perhaps.
-pub fn sweep() {
-    for entry in fs::read_dir(RUN_DIRS).into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        let Some(pid) = name.strip_prefix(PREFIX).and_then(|pid| pid.parse::<u32>().ok()) else { continue };
-        let is_ours = pid == std::process::id();
-        if !is_ours && Path::new("/proc").join(pid.to_string()).exists() {
-            continue;
-        }
-        if !is_ours {
-            for kind in [Kind::Ours, Kind::Null] {
-                let lab = format!("compare-{pid}-{}", kind.name());
-                if let Ok(mut down) = localvpc(&entry.path(), &lab) {
-                    let _ = down.arg("down").output();
-                }
-            }
-        }
-        let _ = fs::remove_dir_all(entry.path());
-    }
-}
-
-fn localvpc(run_dir: &Path, lab: &str) -> Result<Command, Error> {
-    let mut command = Command::new(sibling("localvpc")?);
-    command.stdin(Stdio::null()).env(RUN_DIR_VARIABLE, run_dir).env("LOCALVPC_LAB", lab);
-    Ok(command)
-}
-
-/// A program that was built together with this one.
-fn sibling(program: &str) -> Result<PathBuf, Error> {
-    let path = std::env::current_exe().unwrap_or_default().with_file_name(program);
-    if path.exists() { Ok(path) } else { Err(Error::Program { path }) }
 }
 
 #[cfg(test)]

@@ -7,6 +7,7 @@ use localvpc::view::CountersView;
 use localvpc_api::report::LinkCounters;
 
 use crate::interrupt;
+use crate::lab;
 use crate::rows::{Figure, Row, What};
 use crate::scene::{self, Kind, Scene, Settings, Way};
 
@@ -67,10 +68,10 @@ pub struct Unsplit {
 
 /// Measures `rows` in rounds, and tells `say` how it goes. What fails is noted, and the rest goes on.
 pub fn take(rows: &[Row], plan: &Plan, say: &mut impl FnMut(&str)) -> Outcome {
-    scene::sweep();
+    lab::sweep();
     let outcome = in_scenes(rows, plan, say);
     // Everything is down: the run directory goes.
-    scene::sweep();
+    lab::sweep();
     outcome
 }
 
@@ -152,7 +153,10 @@ fn turn(row: &Row, ways: &[Way], time: Duration) -> Result<Turn, String> {
             Some(_) => way.counters().map_err(|error| failed(error.to_string())),
         };
         let before = counters()?;
-        let figures = row.measure(way, time).map_err(|error| failed(error.to_string()))?;
+        way.rouse().map_err(|error| failed(error.to_string()))?;
+        let figures = row.measure(way, time).map_err(|error| failed(error.to_string()));
+        way.rest().map_err(|error| failed(error.to_string()))?;
+        let figures = figures?;
         if let (Some(links), Some(before), Some(after)) = (counted, before, counters()?) {
             turn.unsplit = unsplit(links, &before, &after);
         }

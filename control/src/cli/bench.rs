@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use indicatif::{ProgressBar, ProgressStyle};
+use localvpc_api::settings::Poll;
 use localvpc_traffic::Endpoint;
 use serde::Serialize;
 
@@ -75,6 +76,10 @@ struct Row {
     ratio: Option<f64>,
 }
 
+/// Said where the Linux router was at a disadvantage.
+const NEVER_SLEEPS: &str = "this lab's workers never sleep (polling busy): they took processors while the Linux router was \
+    measured, too. `localvpc up --poll adaptive` makes them sleep between packets";
+
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
         Ok(seconds) if (0.05..=60.0).contains(&seconds) => Ok(seconds),
@@ -102,6 +107,10 @@ pub fn run(args: Args, global: &Global) -> Result<ExitCode, Failure> {
         port: args.port,
     };
     let linux = if args.no_linux { None } else { linux_router(from, to, args.port, &mut notes)? };
+    let poll = status.dataplane.as_ref().map(|dataplane| dataplane.settings.poll);
+    if linux.is_some() && poll == Some(Poll::Busy) {
+        notes.push(NEVER_SLEEPS.to_owned());
+    }
     let rows = measure(&tests, &lab, linux.as_ref().map(|(_, ends)| ends), args.time)?;
     let report = Report {
         from: from.name.clone(),

@@ -63,9 +63,14 @@ fn load_bench_goes_through_the_nat_gateway_and_to_public_addresses() {
     assert_eq!(report["notes"], Value::Array(vec![]));
     assert!(lab.leases().iter().any(|lease| lease.row.out.bytes > 0), "through the NAT gateway");
 
+    lab.localvpc(&["up", "--poll", "busy"]).ok();
     let report: Value = lab.json(&["bench", "internet", "web", "--time", "0.1"]);
     assert_eq!(rows(&report), ["UDP packet rate, 64 bytes"], "{report}");
     assert_eq!(report["address"], "203.0.113.10", "the public address: {report}");
+    let says_so = |report: &Value| report["notes"].to_string().contains("never sleep");
+    assert!(says_so(&report), "the Linux router had less of the machine: {report}");
+    let report: Value = lab.json(&["bench", "internet", "web", "--time", "0.1", "--no-linux"]);
+    assert!(!says_so(&report), "nothing is compared: {report}");
 }
 
 #[test]

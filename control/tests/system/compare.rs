@@ -3,6 +3,7 @@
 use std::fs;
 use std::io::{BufRead, BufReader, Write};
 use std::os::unix::process::CommandExt;
+use std::panic::{AssertUnwindSafe, catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -90,17 +91,50 @@ fn load_compare_measures_every_way_and_leaves_nothing() {
 #[test]
 fn load_compare_cleans_up_when_it_is_interrupted_while_it_measures() {
     let Some(program) = program() else { return };
-    interrupted(&program, "--rows round-trip/udp", |line| line.contains("round 1/1000"));
+    interrupted(&program, "--rows round-trip/udp", |line| line.contains("round 1/1000"), |_| {});
 }
 
 #[test]
 fn load_compare_cleans_up_when_it_is_interrupted_while_it_brings_labs_up() {
     let Some(program) = program() else { return };
-    interrupted(&program, "--rows instances/100", |line| line.contains("bringing up 101 instances"));
+    interrupted(&program, "--rows instances/100", |line| line.contains("bringing up 101 instances"), |_| {});
 }
 
-/// Presses Ctrl-C once a line of a kind has been told.
-fn interrupted(program: &Path, rows: &str, is_time: impl Fn(&str) -> bool) {
+#[test]
+fn load_compare_lets_one_dataplane_at_a_time_be_awake_for_good() {
+    let Some(program) = program() else { return };
+    interrupted(
+        &program,
+        "--rows busy/round-trip/udp",
+        |line| line.contains("round 1/1000"),
+        |pid| {
+            let is_busy = |kind: &str| poll(pid, kind).as_deref() == Some("busy");
+            for (one, other) in [("ours", "null"), ("null", "ours")] {
+                wait::until("its turn", || {
+                    let all = (is_busy(one), is_busy(other), is_busy(one));
+                    assert_ne!(
+                        all,
+                        (true, true, true),
+                        "{other} took processors while it was the turn of {one}"
+                    );
+                    (all == (true, false, true)).then_some(())
+                });
+            }
+        },
+    );
+}
+
+/// How the dataplane of a lab waits for packets; none while it cannot be asked.
+fn poll(compare: u32, kind: &str) -> Option<String> {
+    let mut status = Command::new(env!("CARGO_BIN_EXE_localvpc"));
+    status.args(["--lab", &format!("compare-{compare}-{kind}"), "status", "-o", "json"]);
+    let done = status.env("LOCALVPC_RUN_DIR", format!("/run/localvpc-compare-{compare}")).output().ok()?;
+    let status: Value = serde_json::from_slice(&done.stdout).ok()?;
+    status["dataplane"]["settings"]["poll"].as_str().map(str::to_owned)
+}
+
+/// Presses Ctrl-C once a line of a kind has been told, and something been done meanwhile with the process's id.
+fn interrupted(program: &Path, rows: &str, is_time: impl Fn(&str) -> bool, meanwhile: impl FnOnce(u32)) {
     // Progress is told on standard error.
     let line = format!("exec {} --rounds 1000 --time 0.1 {rows} 2>&1", program.display());
     let mut command = Command::new("sh");
@@ -111,11 +145,14 @@ fn interrupted(program: &Path, rows: &str, is_time: impl Fn(&str) -> bool) {
     let mut lines = BufReader::new(output).lines().map_while(Result::ok);
     assert!(lines.any(|line| is_time(&line)), "it begins");
     wait::until("something to take down", || (!left_behind(pid).is_empty()).then_some(()));
+    let met = catch_unwind(AssertUnwindSafe(|| meanwhile(pid)));
     let group = Pid::from_raw(pid as i32).expect("a process");
     rustix::process::kill_process_group(group, Signal::INT).expect("it runs");
     // Read on, so that it never waits for a reader.
     let rest: Vec<String> = lines.collect();
     running.end().exits(130);
+    // Nothing is left then.
+    met.unwrap_or_else(|panic| resume_unwind(panic));
     assert_eq!(left_behind(pid), [""; 0], "{rest:?}");
 }
 
