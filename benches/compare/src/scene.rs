@@ -82,8 +82,8 @@ pub struct Way {
     pub pairs: Vec<(Endpoint, Endpoint)>,
     /// `app` and the internet host.
     through_nat: (Endpoint, Endpoint),
-    /// In its turns.
-    poll: Poll,
+    /// Whether its dataplane, in its turns, never sleeps.
+    never_sleeps: bool,
     carrier: Carrier,
 }
 
@@ -136,10 +136,12 @@ impl Scene {
     ///
     /// [`Error`]; nothing is left then.
     pub fn up(self, kind: Kind, settings: &Settings) -> Result<Way, Error> {
-        let poll = match self.poll {
+        let asked = match self.poll {
             Poll::AsAsked => settings.poll.as_deref(),
-            Poll::Busy => Some(RESTING),
+            Poll::Busy => Some(NEVER_SLEEPING),
         };
+        let never_sleeps = asked == Some(NEVER_SLEEPING);
+        let poll = if never_sleeps { Some(RESTING) } else { asked };
         let carrier = match kind {
             Kind::Ours | Kind::Null => {
                 let words = [("--poll", poll), ("--merge", settings.merge.as_deref())];
@@ -167,7 +169,7 @@ impl Scene {
             Carrier::Lab(_) => Framing::Ip,
             Carrier::Linux(_) => Framing::Ethernet,
         };
-        Ok(Way { kind, framing, pairs, through_nat, poll: self.poll, carrier })
+        Ok(Way { kind, framing, pairs, through_nat, never_sleeps, carrier })
     }
 
     fn stations(self) -> Vec<Station> {
@@ -268,7 +270,8 @@ fn addresses(pair: usize) -> [Ipv4Addr; 2] {
     [Ipv4Addr::new(10, 0, 2, last), Ipv4Addr::new(10, 0, 3, last)]
 }
 
-/// How dataplanes wait for packets between the turns in which they never sleep.
+/// How dataplanes wait for packets that never sleep in their turns; and how between them.
+const NEVER_SLEEPING: &str = "busy";
 const RESTING: &str = "block";
 
 impl Way {
@@ -278,7 +281,7 @@ impl Way {
     ///
     /// When its dataplane cannot be told how to wait.
     pub fn rouse(&self) -> Result<(), Error> {
-        self.set_poll("busy")
+        self.set_poll(NEVER_SLEEPING)
     }
 
     /// Its turn is over.
@@ -291,9 +294,9 @@ impl Way {
     }
 
     fn set_poll(&self, word: &str) -> Result<(), Error> {
-        match (&self.carrier, self.poll) {
-            (Carrier::Lab(lab), Poll::Busy) => lab.configure(&["--poll", word]),
-            (Carrier::Lab(_), Poll::AsAsked) | (Carrier::Linux(_), _) => Ok(()),
+        match &self.carrier {
+            Carrier::Lab(lab) if self.never_sleeps => lab.configure(&["--poll", word]),
+            Carrier::Lab(_) | Carrier::Linux(_) => Ok(()),
         }
     }
 

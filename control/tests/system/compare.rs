@@ -103,25 +103,20 @@ fn load_compare_cleans_up_when_it_is_interrupted_while_it_brings_labs_up() {
 #[test]
 fn load_compare_lets_one_dataplane_at_a_time_be_awake_for_good() {
     let Some(program) = program() else { return };
-    interrupted(
-        &program,
-        "--rows busy/round-trip/udp",
-        |line| line.contains("round 1/1000"),
-        |pid| {
-            let is_busy = |kind: &str| poll(pid, kind).as_deref() == Some("busy");
-            for (one, other) in [("ours", "null"), ("null", "ours")] {
-                wait::until("its turn", || {
-                    let all = (is_busy(one), is_busy(other), is_busy(one));
-                    assert_ne!(
-                        all,
-                        (true, true, true),
-                        "{other} took processors while it was the turn of {one}"
-                    );
-                    (all == (true, false, true)).then_some(())
-                });
-            }
-        },
-    );
+    let take_turns = |pid| {
+        let is_busy = |kind: &str| poll(pid, kind).as_deref() == Some("busy");
+        for (one, other) in [("ours", "null"), ("null", "ours")] {
+            wait::until("its turn", || {
+                let all = (is_busy(one), is_busy(other), is_busy(one));
+                assert_ne!(all, (true, true, true), "{other} took processors while it was the turn of {one}");
+                (all == (true, false, true)).then_some(())
+            });
+        }
+    };
+    // By the row, and because it is asked for.
+    for rows in ["--rows busy/round-trip/udp", "--rows round-trip/udp --poll busy"] {
+        interrupted(&program, rows, |line| line.contains("round 1/1000"), take_turns);
+    }
 }
 
 /// How the dataplane of a lab waits for packets; none while it cannot be asked.
