@@ -76,9 +76,9 @@ struct Row {
     ratio: Option<f64>,
 }
 
-/// Said where the Linux router was at a disadvantage.
-const NEVER_SLEEPS: &str = "this lab's workers never sleep (polling busy): they took processors while the Linux router was \
-    measured, too. `localvpc up --poll adaptive` makes them sleep between packets";
+/// Said where the Linux router was not alone.
+const NEVER_SLEEPS: &str = "this lab's workers never sleep (polling busy), also not while the Linux router was measured: they took processors \
+    from it, and kept them awake for its round trips. `localvpc up --poll adaptive` makes them sleep between packets";
 
 fn seconds(text: &str) -> Result<f64, String> {
     match text.parse() {
