@@ -6,7 +6,7 @@
 //! | null | the same lab over `localvpc-null-dataplane`, which decides nothing: the limit that TUN sets |
 //! | Linux | a Linux router with nftables between veth devices |
 //!
-//! They take turns (A B C B C A C A B), so that whatever the machine does besides hits all of them; ratios are taken within a
+//! They take turns, in all six orders, so that whatever the machine does besides hits all of them; ratios are taken within a
 //! round. The order of modules is the order in which they are needed:
 //!
 //! - [`rows`]: what is measured

@@ -275,22 +275,16 @@ const NEVER_SLEEPING: &str = "busy";
 const RESTING: &str = "block";
 
 impl Way {
-    /// Its turn begins.
+    /// Does something while it is its turn.
     ///
     /// # Errors
     ///
     /// When its dataplane cannot be told how to wait.
-    pub fn rouse(&self) -> Result<(), Error> {
-        self.set_poll(NEVER_SLEEPING)
-    }
-
-    /// Its turn is over.
-    ///
-    /// # Errors
-    ///
-    /// When its dataplane cannot be told how to wait.
-    pub fn rest(&self) -> Result<(), Error> {
-        self.set_poll(RESTING)
+    pub fn in_turn<T>(&self, act: impl FnOnce() -> T) -> Result<T, Error> {
+        self.set_poll(NEVER_SLEEPING)?;
+        let done = act();
+        self.set_poll(RESTING)?;
+        Ok(done)
     }
 
     fn set_poll(&self, word: &str) -> Result<(), Error> {

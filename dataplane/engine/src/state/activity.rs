@@ -7,12 +7,12 @@
 //! connection.
 
 use std::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering::*, fence};
+use std::sync::{Mutex, PoisonError};
 
 use localvpc_api::report::{ConnectionState, Traffic};
 use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
-use super::lock::Lock;
 use super::tcp::side::Segment;
 use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Timer};
@@ -133,7 +133,7 @@ pub struct Activities {
     /// Lines from here on were never given out.
     fresh: AtomicU32,
     /// Lines that were taken back.
-    returned: Lock<Vec<u32>>,
+    returned: Mutex<Vec<u32>>,
     /// How many those are, so that nobody locks them in vain.
     waiting: AtomicU32,
 }
@@ -149,7 +149,7 @@ impl Activities {
             lines: Zeroed::new(capacity as usize),
             fresh: AtomicU32::new(0),
             // It never grows, which would take long while others wait for it.
-            returned: Lock::new(Vec::with_capacity(capacity as usize)),
+            returned: Mutex::new(Vec::with_capacity(capacity as usize)),
             waiting: AtomicU32::new(0),
         }
     }
@@ -181,13 +181,7 @@ impl Activities {
 
     fn free_slot(&self) -> Option<u32> {
         if self.waiting.load(Relaxed) > 0
-            && let Some(slot) = self.change_returned(|returned| {
-                // What has been taken back was last used a minute ago.
-                if let Some(soon) = returned.len().checked_sub(1 + AHEAD as usize) {
-                    self.prefetch_all(returned[soon]);
-                }
-                returned.pop()
-            })
+            && let Some(slot) = self.change_returned(Vec::pop)
         {
             return Some(slot);
         }
@@ -199,7 +193,7 @@ impl Activities {
     }
 
     fn change_returned<T>(&self, change: impl FnOnce(&mut Vec<u32>) -> T) -> T {
-        let mut returned = self.returned.lock();
+        let mut returned = self.returned.lock().unwrap_or_else(PoisonError::into_inner);
         let outcome = change(&mut returned);
         self.waiting.store(returned.len() as u32, Relaxed);
         outcome

@@ -233,11 +233,7 @@ impl Connections {
         lock.note_made();
         drop(lock);
         if new.place.protocol() == Protocol::TCP {
-            allowance.note_half_open(
-                tracked.activity(),
-                |activity| self.is_half_open(activity, now),
-                |activity| self.activities.prefetch(activity.slot),
-            );
+            allowance.note_half_open(tracked.activity(), |activity| self.is_half_open(activity, now));
         }
         Ok(tracked)
     }

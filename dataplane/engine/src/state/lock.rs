@@ -27,11 +27,6 @@ const SPINS: usize = 100;
 unsafe impl<T: Send> Sync for Lock<T> {}
 
 impl<T> Lock<T> {
-    /// A value that nobody has locked.
-    pub const fn new(value: T) -> Self {
-        Self { taken: AtomicBool::new(false), value: UnsafeCell::new(value) }
-    }
-
     /// Waits until nobody else has it.
     #[inline]
     pub fn lock(&self) -> Locked<'_, T> {
