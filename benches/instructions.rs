@@ -9,7 +9,9 @@
 use std::hint::black_box;
 use std::time::Instant;
 
-use localvpc_benches::scenes::{self, Cache, Connections, MAX_BATCH, NewConnections, Random};
+use localvpc_benches::scenes::{
+    self, Cache, Connections, MAX_BATCH, NewConnections, Random, ShortConnections,
+};
 use localvpc_engine::packet::{self, Offload};
 
 const BATCH: usize = 32;
@@ -42,6 +44,7 @@ const SCENES: &[Scene] = &[
     ("memory", memory),
     ("new", |count| new(count, NewConnections::syns(count as u32))),
     ("new_apart", |count| new(count, NewConnections::syns_apart(count as u32))),
+    ("short", short),
 ];
 
 /// Memory of tracked connections, with all that belongs to them.
@@ -74,6 +77,18 @@ fn new(count: u64, syns: Vec<Vec<u8>>) {
     measured(count.div_ceil(BATCH as u64), || {
         black_box(connections.make_next(BATCH));
     });
+}
+
+/// Packets of connections that are opened and closed, five at a time.
+fn short(count: u64) {
+    const TOGETHER: u32 = 5;
+    let batch = ShortConnections::PACKETS.len() as u64 * u64::from(TOGETHER);
+    let batches = count.div_ceil(batch);
+    // Twice round: the first time none of them is known.
+    let mut connections = ShortConnections::new((batches.div_ceil(2) as u32).max(1) * TOGETHER, TOGETHER);
+    for _ in 0..batches {
+        connections.open_and_close(|_, forward| measured(1, forward));
+    }
 }
 
 /// What callgrind collects in.

@@ -8,7 +8,7 @@ use localvpc_api::tables::{
 };
 use localvpc_api::trace::Protocol;
 use localvpc_api::{NatGatewayId, SecurityGroupId};
-use localvpc_engine::packet::{Offload, TcpFacts};
+use localvpc_engine::packet::{Offload, Segmentation, TcpFacts};
 use localvpc_engine::state::nat_ports::{Destination, NatPorts};
 use localvpc_engine::tables::rules::{AclRules, RuleSet, Selector};
 use localvpc_engine::testing::fabric::Fabric;
@@ -394,6 +394,95 @@ impl NewConnections {
         );
         end - std::mem::replace(&mut self.at, end)
     }
+}
+
+/// TCP connections from `app` through the NAT gateway to a host that are opened and closed at once, several together: the first packets of all, then the
+/// second ones, and so on.
+pub struct ShortConnections {
+    fabric: Fabric,
+    count: u32,
+    /// The first of those that are next.
+    next: u32,
+    together: u32,
+    packets: Vec<(Vec<u8>, Offload)>,
+    /// What the host sees of each: the address and port that it answers to.
+    seen: Vec<(Ipv4Addr, u16)>,
+}
+
+/// The packets of a short connection, in their order: who sends it, its flags, and how far both streams have come.
+const SHORT: [(Sender, u8, u32, u32); 6] = [
+    (Sender::App, TcpFacts::SYN, 1_000, 0),
+    (Sender::Host, TcpFacts::SYN | TcpFacts::ACK, 5_000, 1_001),
+    (Sender::App, TcpFacts::ACK, 1_001, 5_001),
+    (Sender::Host, TcpFacts::FIN | TcpFacts::ACK, 5_001, 1_001),
+    (Sender::App, TcpFacts::FIN | TcpFacts::ACK, 1_001, 5_002),
+    (Sender::Host, TcpFacts::ACK, 5_002, 1_002),
+];
+
+#[derive(Clone, Copy)]
+enum Sender {
+    App,
+    Host,
+}
+
+impl ShortConnections {
+    /// Names of the packets.
+    pub const PACKETS: [&str; SHORT.len()] = ["syn", "syn_ack", "ack", "host_fin", "app_fin", "last_ack"];
+
+    /// `count` of them in turn, which begin anew on the same ports then; `together` at a time, at most [`MAX_BATCH`].
+    pub fn new(count: u32, together: u32) -> Self {
+        assert!(count.is_multiple_of(together) && together as usize <= MAX_BATCH, "whole batches");
+        let mut fabric = fabric(1 << 15, count);
+        fabric.state.populate();
+        Self { fabric, count, next: 0, together, packets: Vec::new(), seen: Vec::new() }
+    }
+
+    /// Opens and closes the next ones. `around` is called for each batch of packets, with its number in [`PACKETS`](Self::PACKETS)
+    /// and what forwards it.
+    ///
+    /// # Panics
+    /// If a packet is not forwarded.
+    pub fn open_and_close(&mut self, mut around: impl FnMut(usize, &mut dyn FnMut())) {
+        let numbers = self.next..self.next + self.together;
+        self.next = numbers.end % self.count;
+        for (step, (sender, flags, sequence, acknowledgement)) in SHORT.into_iter().enumerate() {
+            let facts = TcpFacts { flags, sequence, acknowledgement, window: 502, payload: 0 };
+            self.packets.clear();
+            for (at, number) in numbers.clone().enumerate() {
+                let (inside, host) = ends(number);
+                let segment = match sender {
+                    Sender::App => craft::tcp_segment(facts, inside, host),
+                    Sender::Host => craft::tcp_segment(facts, host, self.seen[at]),
+                };
+                // As a TUN gives them.
+                self.packets.push(craft::offloaded(segment, Segmentation::None));
+            }
+            let link = match sender {
+                Sender::App => lab::APP.1,
+                Sender::Host => lab::INTERNET,
+            };
+            let Fabric { workers, tables, state, now, .. } = &mut self.fabric;
+            let mut batch: arrayvec::ArrayVec<BatchPacket<'_>, MAX_BATCH> = self
+                .packets
+                .iter_mut()
+                .map(|(bytes, offload)| BatchPacket::new(link, bytes, *offload))
+                .collect();
+            around(step, &mut || workers[0].forward_batch(tables, state, &mut batch, *now));
+            let left = |packet: &BatchPacket<'_>| matches!(packet.verdict, Some(Verdict::Forward { .. }));
+            assert!(batch.iter().all(left), "{}: {:?}", Self::PACKETS[step], batch[0].verdict);
+            drop(batch);
+            if step == 0 {
+                self.seen.clear();
+                self.seen.extend(self.packets.iter().map(|(bytes, _)| source(bytes)));
+            }
+        }
+    }
+}
+
+/// The address and port that a packet comes from.
+fn source(packet: &[u8]) -> (Ipv4Addr, u16) {
+    let address = Ipv4Addr::new(packet[12], packet[13], packet[14], packet[15]);
+    (address, u16::from_be_bytes([packet[20], packet[21]]))
 }
 
 /// The worked packet walks' lab, with a group of 60 rules and network ACLs of 20 entries each way, the last of which decides.

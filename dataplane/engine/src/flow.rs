@@ -20,7 +20,7 @@ use zerocopy::FromZeros;
 use crate::Time;
 use crate::hash::Seed;
 use crate::memory::{Zeroed, prefetch};
-use crate::packet::{Brief, Carried, Key, Packet, TcpFacts};
+use crate::packet::{Brief, Carried, Key};
 use crate::pipeline::effects::{Dependencies, Dependency};
 use crate::pipeline::rewrite::Rewrite;
 use crate::state::State;
@@ -220,17 +220,22 @@ impl FlowCache {
     }
 
     /// The same of any segment of a connection but its SYN: one that may change the connection's state, or that of an opening or closed one.
-    #[inline(never)]
+    #[inline]
     pub fn forward_segment(
         &mut self,
+        hint: Option<Place>,
         key: Key,
-        packet: &Packet,
-        facts: &TcpFacts,
+        packet: &Brief,
         bytes: &mut [u8],
         state: &State,
         now: Time,
     ) -> Option<LinkId> {
-        let flow = &self.flows[self.position(key)?];
+        let facts = packet.facts()?;
+        let at = match hint {
+            Some(Place(place)) if self.flows[place as usize].key == key => place as usize,
+            _ => self.position(key)?,
+        };
+        let flow = &self.flows[at];
         if flow.epoch != self.epoch {
             return None;
         }
@@ -240,6 +245,9 @@ impl FlowCache {
         }
         let mut lines = [None; DEPENDENCIES];
         for (line, stored) in lines.iter_mut().zip(&flow.dependencies) {
+            if stored.kind() == NOTHING {
+                break;
+            }
             *line = stored.find(state, now)?;
         }
         let load = packet.load();
@@ -254,22 +262,22 @@ impl FlowCache {
                 leases += 1;
             }
         }
-        flow.rewrite.apply(bytes, packet);
+        flow.rewrite.apply_brief(bytes, packet);
         Some(path.count(load))
     }
 
     /// Remembers a flow, in place of an older decision or of the set's next victim. Returns by how many flows the cache has grown.
-    pub fn insert(&mut self, key: Key, decided: Decided) -> u64 {
+    pub fn insert(&mut self, key: Key, decided: &Decided) -> u64 {
         if self.tags.is_empty() || decided.dependencies.len() > DEPENDENCIES {
             return 0;
         }
-        let Some(path) = self.paths.intern(&decided) else { return 0 };
+        let Some(path) = self.paths.intern(decided) else { return 0 };
         let Some(spot) = self.spot(key) else { return 0 };
         let mut dependencies = [Stored { place: NOTHING, version: 0 }; DEPENDENCIES];
         for (stored, dependency) in dependencies.iter_mut().zip(&decided.dependencies) {
             *stored = Stored::of(dependency);
         }
-        let (at, grown) = match self.position(key) {
+        let (at, grown) = match self.position_from(spot, key) {
             Some(at) => (at, 0),
             None => self.make_room(spot),
         };
@@ -296,7 +304,11 @@ impl FlowCache {
     }
 
     fn position(&self, key: Key) -> Option<usize> {
-        let spot = self.spot(key)?;
+        self.position_from(self.spot(key)?, key)
+    }
+
+    #[inline(always)]
+    fn position_from(&self, spot: Spot, key: Key) -> Option<usize> {
         let set = spot.set as usize;
         let mut found = matching(&self.tags[set], spot.tag.get());
         while found != 0 {
@@ -344,6 +356,13 @@ pub struct Decided {
     pub sender: Option<EniIndex>,
     /// The ENI that receives it.
     pub receiver: Option<EniIndex>,
+}
+
+impl Decided {
+    /// The smallest TTL of a packet from which a way takes so much.
+    pub fn smallest_ttl(spent: u8) -> u8 {
+        if spent == 0 { 0 } else { spent + 1 }
+    }
 }
 
 /// The live connection or lease behind a dependency, and the direction of the flow's packets.
@@ -477,20 +496,21 @@ mod tests {
     fn keeps_flows_apart_by_all_of_their_key() {
         let mut cache = FlowCache::new(64, 1);
         for (number, key) in [key(1, 1), key(2, 1), key(1, 2)].into_iter().enumerate() {
-            assert_eq!(cache.insert(key, decided(number as u32)), 1);
+            assert_eq!(cache.insert(key, &decided(number as u32)), 1);
         }
         assert_eq!(
             [key(1, 1), key(2, 1), key(1, 2), key(2, 2)].map(|key| out(&mut cache, key)),
             [Some(0), Some(1), Some(2), None]
         );
-        assert_eq!(cache.insert(key(1, 1), decided(9)), 0, "in place of the older decision");
+        assert_eq!(cache.insert(key(1, 1), &decided(9)), 0, "in place of the older decision");
         assert_eq!(out(&mut cache, key(1, 1)), Some(9));
     }
 
     #[test]
     fn never_holds_more_than_it_has_room_for_and_keeps_the_last() {
         let mut cache = FlowCache::new(WAYS, 1);
-        let grown: u64 = (0..1000).map(|port| cache.insert(key(port, 1), decided(u32::from(port) % 7))).sum();
+        let grown: u64 =
+            (0..1000).map(|port| cache.insert(key(port, 1), &decided(u32::from(port) % 7))).sum();
         assert_eq!(grown, WAYS as u64);
         assert_eq!(out(&mut cache, key(999, 1)), Some(999 % 7));
         assert_eq!((0..1000).filter(|port| out(&mut cache, key(*port, 1)).is_some()).count(), WAYS);
@@ -499,14 +519,14 @@ mod tests {
     #[test]
     fn another_generation_forgets_all_and_so_does_a_full_circle_of_epochs() {
         let mut cache = FlowCache::new(64, 1);
-        cache.insert(key(1, 1), decided(1));
+        cache.insert(key(1, 1), &decided(1));
         cache.turn_to(Generation(0));
         assert_eq!(out(&mut cache, key(1, 1)), Some(1));
         cache.turn_to(Generation(7));
         assert_eq!(out(&mut cache, key(1, 1)), None);
-        cache.insert(key(1, 1), decided(1));
+        cache.insert(key(1, 1), &decided(1));
         cache.epoch = u32::MAX;
-        cache.insert(key(2, 1), decided(1));
+        cache.insert(key(2, 1), &decided(1));
         cache.clear();
         assert_eq!((out(&mut cache, key(1, 1)), out(&mut cache, key(2, 1))), (None, None));
     }
@@ -514,7 +534,7 @@ mod tests {
     #[test]
     fn without_room_it_keeps_none() {
         let mut cache = FlowCache::new(0, 1);
-        assert_eq!(cache.insert(key(1, 1), decided(1)), 0);
+        assert_eq!(cache.insert(key(1, 1), &decided(1)), 0);
         assert!(cache.spot(key(1, 1)).is_none() && out(&mut cache, key(1, 1)).is_none());
     }
 

@@ -10,7 +10,9 @@ mod offload;
 use localvpc_api::DiscardReason;
 use localvpc_api::trace::{Protocol, Tuple};
 
-pub use self::brief::{Brief, Carried, Key, Opens, brief, guess, is_tcp, tcp_brief, udp_brief};
+pub use self::brief::{
+    Brief, Carried, Key, Opens, brief, guess, is_tcp, segment_brief, tcp_brief, udp_brief,
+};
 pub use self::fragment::Fragment;
 pub use self::offload::{Checksum, Offload, Segmentation};
 use crate::tables::rules::Selector;

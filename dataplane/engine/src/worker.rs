@@ -159,7 +159,8 @@ impl Worker {
         self.outbox.turn_to(0);
         self.turn_to(tables);
         let arrival = Arrival { from, offload, now };
-        let verdict = match self.hit(state, arrival, None, bytes) {
+        let hit = self.hit(state, arrival, None, bytes);
+        let verdict = match hit.or_else(|| self.hit_by_segment(state, arrival, None, bytes)) {
             Some(verdict) => verdict,
             None => self.decide(tables, state, arrival, bytes),
         };
@@ -181,7 +182,7 @@ impl Worker {
         self.outbox.packets()
     }
 
-    /// Forwards a packet whose flow the cache knows.
+    /// Forwards a packet whose flow the cache knows, if it is in mid-stream.
     #[inline(always)]
     fn hit(
         &mut self,
@@ -211,8 +212,29 @@ impl Worker {
     ) -> Option<Verdict> {
         let key = packet.key(arrival.from)?;
         let link = self.cache.forward(hint, key, packet, bytes, state, arrival.now)?;
+        Some(self.counted_hit(packet, link))
+    }
+
+    /// The same of a TCP segment that may change the state of its connection, which [`hit`](Self::hit) leaves alone. Apart from that, and read once more, so
+    /// that a hit keeps all it needs in registers.
+    #[inline(never)]
+    fn hit_by_segment(
+        &mut self,
+        state: &State,
+        arrival: Arrival,
+        hint: Option<Place>,
+        bytes: &mut [u8],
+    ) -> Option<Verdict> {
+        let packet = packet::segment_brief(bytes, arrival.offload)?;
+        let key = packet.key(arrival.from)?;
+        let link = self.cache.forward_segment(hint, key, &packet, bytes, state, arrival.now)?;
+        Some(self.counted_hit(&packet, link))
+    }
+
+    #[inline(always)]
+    fn counted_hit(&mut self, packet: &Brief, link: LinkId) -> Verdict {
         self.pending.cache_hits += 1;
-        Some(Verdict::Forward { link, length: packet.length.into(), segments: packet.segments })
+        Verdict::Forward { link, length: packet.length.into(), segments: packet.segments }
     }
 
     /// Adds what was counted to what others can read.
@@ -249,18 +271,11 @@ impl Worker {
             Kind::Tcp(facts) if facts.begins_connection() => None,
             _ => Key::of(packet, from),
         };
-        if let (Some(key), Kind::Tcp(facts)) = (key, &packet.kind)
-            && facts.flags & TcpFacts::SYN == 0
-            && let Some(link) = self.cache.forward_segment(key, packet, facts, bytes, state, now)
-        {
-            self.pending.cache_hits += 1;
-            return forwarded(link, packet);
-        }
         self.counters.walks.add(1);
         // Borrowed, likewise.
         match &self.walk(tables, state, Start::Link(from), packet, &[], now) {
             Ok(accepted) => {
-                accepted.rewrite(bytes, packet);
+                let rewrite = accepted.rewrite(bytes, packet);
                 if let Some((nat_gateway, Direction::Outbound)) = accepted.nat_gateways.first() {
                     let gateway = tables.nat_gateway(*nat_gateway);
                     self.last_nat_gateway = gateway.addresses.first().map(|address| (gateway.id, *address));
@@ -278,8 +293,7 @@ impl Worker {
                     self.cache.spot(answers);
                 }
                 if let Some(key) = key {
-                    let more = self.cache.insert(key, accepted.decided(packet));
-                    self.counters.cached_flows.add(more);
+                    self.remember(from, key, packet, accepted, rewrite);
                 }
                 self.depart(state, out, bytes, packet, offload, mtu)
             }
@@ -289,6 +303,22 @@ impl Worker {
                 self.discard(tables, state, packet.segments, refused.stop.reason, eni)
             }
         }
+    }
+
+    /// Has the flow cache keep what a walk has decided.
+    fn remember(&mut self, from: LinkId, key: Key, packet: &Packet, accepted: &Accepted, rewrite: Rewrite) {
+        let decided = accepted.decided(rewrite);
+        if let Kind::Tcp(facts) = &packet.kind
+            && facts.flags & TcpFacts::SYN != 0
+            && let Some((key, decided)) =
+                self.shortcuts.other_way(from, &packet.tuple, &accepted.tuple, &decided)
+        {
+            // A SYN is answered: what comes next goes the way of that.
+            let more = self.cache.insert(key, &decided);
+            self.counters.cached_flows.add(more);
+        }
+        let more = self.cache.insert(key, &decided);
+        self.counters.cached_flows.add(more);
     }
 
     /// Counts a packet that was lost after its verdict: the device did not take it.
@@ -384,7 +414,7 @@ impl Worker {
         };
         let out = pipeline::walk(tables, state, at, walk, &mut ())?;
         if let Start::Link(link) = start {
-            self.shortcuts.remember(tables, link, out, walk);
+            self.shortcuts.remember(tables, state, link, out, walk);
         }
         Ok(out)
     }
@@ -524,23 +554,26 @@ impl<'a> Refused<'a> {
 }
 
 impl Accepted {
-    fn rewrite(&self, bytes: &mut [u8], packet: &Packet) {
+    /// Rewrites the packet; says what has changed, beside the quote of an ICMP error.
+    fn rewrite(&self, bytes: &mut [u8], packet: &Packet) -> Rewrite {
+        let rewrite = Rewrite::new(packet.tuple, self.tuple, self.ttl_spent);
         match self.embedded {
             Some(embedded) => rewrite_icmp_error(bytes, packet, self.tuple, embedded, self.ttl_spent),
-            None => Rewrite::new(packet.tuple, self.tuple, self.ttl_spent).apply(bytes, packet),
+            None => rewrite.apply(bytes, packet),
         }
         if self.mss < u16::MAX {
             mss::clamp(bytes, packet, self.mss);
         }
+        rewrite
     }
 
     /// What the flow cache may keep, of UDP and TCP.
-    fn decided(&self, packet: &Packet) -> Decided {
+    fn decided(&self, rewrite: Rewrite) -> Decided {
         Decided {
             out: self.out,
-            rewrite: Rewrite::new(packet.tuple, self.tuple, self.ttl_spent),
+            rewrite,
             mtu: self.mtu,
-            ttl: if self.ttl_spent == 0 { 0 } else { self.ttl_spent + 1 },
+            ttl: Decided::smallest_ttl(self.ttl_spent),
             dependencies: self.dependencies.clone(),
             nat_gateways: self.nat_gateways.clone(),
             sender: self.sender,

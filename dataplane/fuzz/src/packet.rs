@@ -32,7 +32,8 @@ fn run(input: &mut Input<'_>) -> Option<()> {
     };
     let parsed = parse(&bytes, offload);
     assert_eq!(parsed, parse_by_headers(&bytes, offload));
-    assert_eq!(brief(&bytes, offload), parsed.as_ref().ok().and_then(Brief::of));
+    let of_parsed = parsed.as_ref().ok().and_then(Brief::of);
+    assert_eq!(brief(&bytes, offload), of_parsed.filter(Brief::is_in_mid_stream));
     let padded = [&bytes[..], &[0xEE; 3]].concat();
     if let Ok(packet) = parsed {
         assert_eq!(parse(&padded, offload), parsed);

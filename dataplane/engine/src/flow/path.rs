@@ -35,6 +35,9 @@ pub struct Path {
     opened: [u32; MAX_NAT_GATEWAYS],
 }
 
+/// The links of so many are told apart by their numbers; with more, some take turns.
+const RECENT: usize = 16;
+
 /// A path has no more: a flow has a lease of each.
 const MAX_NAT_GATEWAYS: usize = 2;
 
@@ -43,6 +46,15 @@ impl Path {
     #[inline(always)]
     pub fn takes(&self, segment_length: u16, ttl: u8, dont_fragment: bool) -> bool {
         segment_length <= self.mtu && ttl >= self.ttl && (!self.numbers || dont_fragment)
+    }
+
+    /// Whether it is the one that was decided.
+    fn is_of(&self, decided: &Decided, numbers: bool) -> bool {
+        let Self { out, mtu, ttl, numbers: own, counters, .. } = self;
+        let Counters { sender, receiver, nat_gateways } = counters;
+        (*out, *mtu, *ttl, *own) == (decided.out, decided.mtu, decided.ttl, numbers)
+            && (*sender, *receiver) == (decided.sender, decided.receiver)
+            && *nat_gateways == decided.nat_gateways
     }
 }
 
@@ -106,6 +118,8 @@ impl std::ops::Deref for Lent<'_> {
 pub struct Paths {
     paths: Vec<Path>,
     known: HashMap<Identity, u16, RandomState>,
+    /// By the number of the link that they leave on, the last that was asked for: comparing is faster than hashing.
+    recent: [Option<u16>; RECENT],
     /// Those with counts of the batch.
     counted: Vec<u16>,
 }
@@ -121,11 +135,18 @@ impl Paths {
     pub fn intern(&mut self, decided: &Decided) -> Option<u16> {
         let leaves =
             |dependency: &Dependency| matches!(dependency, Dependency::Lease(_, Direction::Outbound));
+        let numbers = decided.dependencies.iter().any(leaves);
+        let recent = decided.out.0 as usize % RECENT;
+        if let Some(known) = self.recent[recent]
+            && self.paths[usize::from(known)].is_of(decided, numbers)
+        {
+            return Some(known);
+        }
         let identity = Identity {
             out: decided.out,
             mtu: decided.mtu,
             ttl: decided.ttl,
-            numbers: decided.dependencies.iter().any(leaves),
+            numbers,
             counters: Counters {
                 sender: decided.sender,
                 receiver: decided.receiver,
@@ -133,6 +154,7 @@ impl Paths {
             },
         };
         if let Some(known) = self.known.get(&identity) {
+            self.recent[recent] = Some(*known);
             return Some(*known);
         }
         let number = u16::try_from(self.paths.len()).ok()?;
@@ -155,6 +177,7 @@ impl Paths {
     pub fn clear(&mut self) {
         self.paths.clear();
         self.known.clear();
+        self.recent = [None; RECENT];
         self.counted.clear();
     }
 

@@ -1,7 +1,7 @@
 //! Reads of a packet what the flow cache needs, and no more: the fast path of parsing.
 //!
-//! A [`Brief`] exists of exactly those packets that a cache may decide: whole IPv4 packets without options, UDP or TCP in
-//! mid-stream, that the parser takes too. [`parse`](super::parse) reads TCP in the same way, plain segments without SYN first,
+//! A [`Brief`] exists of exactly those packets that a cache may decide: whole IPv4 packets without options, UDP or TCP without
+//! SYN, that the parser takes too; [`brief`] reads those of them that can end no connection. [`parse`](super::parse) reads TCP in the same way, plain segments without SYN first,
 //! and leaves everything else, good or bad, to [`parse_by_headers`](super::parse_by_headers), with which this must agree
 //! about every packet there is.
 
@@ -40,7 +40,7 @@ pub struct Brief {
 /// What a packet of a cached flow carries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Carried {
-    /// A TCP segment without SYN, FIN and RST.
+    /// A TCP segment without SYN.
     Tcp(TcpFacts),
     /// A UDP datagram.
     Udp,
@@ -68,10 +68,7 @@ const PROTOCOL: usize = 9;
 /// In the seventh byte of an IPv4 header.
 const DONT_FRAGMENT: u8 = 0x40;
 
-/// Flags that no segment in mid-stream has.
-const CONTROLS: u8 = TcpFacts::SYN | TcpFacts::FIN | TcpFacts::RST;
-
-/// Reads a packet that a link delivered; `None` if it is not one that a flow cache may decide.
+/// Reads a packet that a link delivered; `None` if it is not UDP or TCP in mid-stream, or not one that a flow cache may decide.
 #[inline(always)]
 pub fn brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
     if is_tcp(bytes) { tcp_brief(bytes, offload) } else { udp_brief(bytes, offload) }
@@ -86,9 +83,21 @@ pub fn is_tcp(bytes: &[u8]) -> bool {
 /// A [`brief`] of TCP.
 #[inline(always)]
 pub fn tcp_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
+    const CONTROLS: u8 = TcpFacts::SYN | TcpFacts::FIN | TcpFacts::RST;
+    tcp_without(CONTROLS, bytes, offload)
+}
+
+/// The same of any TCP segment without SYN: also of one that may end its connection.
+#[inline(always)]
+pub fn segment_brief(bytes: &[u8], offload: Offload) -> Option<Brief> {
+    tcp_without(TcpFacts::SYN, bytes, offload)
+}
+
+#[inline(always)]
+fn tcp_without(flags: u8, bytes: &[u8], offload: Offload) -> Option<Brief> {
     let head = Head::of(bytes, Protocol::TCP)?;
     let (facts, headers) = head.tcp(bytes)?;
-    if facts.flags & CONTROLS != 0 {
+    if facts.flags & flags != 0 {
         return None;
     }
     head.brief(Carried::Tcp(facts), headers, offload)
@@ -298,7 +307,7 @@ impl Brief {
     /// The same of a packet that was parsed already.
     pub fn of(packet: &Packet) -> Option<Self> {
         let carried = match packet.kind {
-            Kind::Tcp(facts) if facts.flags & CONTROLS == 0 => Carried::Tcp(facts),
+            Kind::Tcp(facts) if facts.flags & TcpFacts::SYN == 0 => Carried::Tcp(facts),
             Kind::Udp => Carried::Udp,
             _ => return None,
         };
@@ -331,6 +340,11 @@ impl Brief {
     #[inline]
     pub fn load(&self) -> Load {
         Load { segments: self.segments, length: self.length.into() }
+    }
+
+    /// Whether it can end no connection: it is no TCP segment with FIN or RST.
+    pub fn is_in_mid_stream(&self) -> bool {
+        self.facts().is_none_or(|facts| facts.flags & (TcpFacts::FIN | TcpFacts::RST) == 0)
     }
 
     /// Its place in the stream, if it has one.
@@ -411,6 +425,7 @@ mod tests {
             let packet = craft::tcp(flags, from, to);
             let opens = if flags & TcpFacts::SYN == 0 { Opens::No } else { Opens::Yes };
             assert_eq!(guess(&packet, LinkId(1)).map(|(_, opens)| opens), Some(opens));
+            assert_eq!(segment_brief(&packet, Offload::default()).is_some(), opens == Opens::No);
             assert!(!plain(packet));
         }
         let tuple = craft::tuple(Protocol::TCP, from, to);
@@ -432,9 +447,11 @@ mod tests {
     fn all_agree(bytes: &[u8], offload: Offload) -> Result<(), TestCaseError> {
         let parsed = parse_by_headers(bytes, offload);
         prop_assert_eq!(parse(bytes, offload), parsed);
-        let brief = brief(bytes, offload);
-        prop_assert_eq!(brief, parsed.ok().as_ref().and_then(Brief::of));
-        if let Some(brief) = brief {
+        let of_parsed = parsed.ok().as_ref().and_then(Brief::of);
+        prop_assert_eq!(brief(bytes, offload), of_parsed.filter(Brief::is_in_mid_stream));
+        let any = if is_tcp(bytes) { segment_brief(bytes, offload) } else { udp_brief(bytes, offload) };
+        prop_assert_eq!(any, of_parsed);
+        if let Some(brief) = any {
             prop_assert_eq!(guess(bytes, LinkId(7)), brief.key(LinkId(7)).map(|key| (key, Opens::No)));
             prop_assert_eq!(Key::of(&parsed.unwrap(), LinkId(7)), brief.key(LinkId(7)));
         }

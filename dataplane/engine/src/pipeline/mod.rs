@@ -23,6 +23,7 @@ mod source_check;
 
 use std::net::IpAddr;
 
+use arrayvec::ArrayVec;
 use localvpc_api::trace::{Decision, Direction, Protocol, Tuple};
 use localvpc_api::{DiscardReason, LinkId};
 
@@ -107,8 +108,30 @@ pub struct Walk<'a> {
     pub sender: Option<EniIndex>,
     /// The ENI it was about to be delivered to, if one was.
     pub receiver: Option<EniIndex>,
+    /// The network ACLs that have let it pass.
+    pub filtered: Filtered,
     /// The NAT gateway that discarded it, if one did; outbound is from inside.
     pub refused_by: Option<(NatGatewayIndex, Direction)>,
+}
+
+/// Network ACLs that have let a packet pass, with the destination port that it had there.
+#[derive(Debug, Default)]
+pub struct Filtered(ArrayVec<(SubnetIndex, Direction, u16), MOST_FILTERED>);
+
+/// Of more of them than on any sensible path the last ones are not kept.
+const MOST_FILTERED: usize = 6;
+
+impl Filtered {
+    #[inline]
+    fn note(&mut self, subnet: SubnetIndex, direction: Direction, port: u16) {
+        // That it is full shows that some may be missing.
+        let _ = self.0.try_push((subnet, direction, port));
+    }
+
+    /// All of them, unless there may have been more.
+    fn all(&self) -> Option<&[(SubnetIndex, Direction, u16)]> {
+        (!self.0.is_full()).then_some(&self.0)
+    }
 }
 
 /// A packet that ends here.
@@ -208,6 +231,7 @@ impl<'a> Walk<'a> {
             assumed: &[],
             sender: None,
             receiver: None,
+            filtered: Filtered::default(),
             refused_by: None,
         }
     }

@@ -42,7 +42,7 @@ pub fn enter(
 
 fn filter(
     tables: &Tables,
-    walk: &Walk<'_>,
+    walk: &mut Walk<'_>,
     subnet: SubnetIndex,
     direction: Direction,
     seen: &mut impl Observer,
@@ -66,7 +66,10 @@ fn filter(
         action,
     });
     match action {
-        Action::Allow => Ok(()),
+        Action::Allow => {
+            walk.filtered.note(subnet, direction, walk.tuple.destination_port);
+            Ok(())
+        }
         Action::Deny => Err(DiscardReason::NetworkAcl.into()),
     }
 }

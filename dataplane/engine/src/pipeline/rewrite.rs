@@ -49,11 +49,16 @@ impl Rewrite {
     pub fn new(from: Tuple, to: Tuple, ttl_decrement: u8) -> Self {
         debug_assert_eq!(from.protocol, to.protocol, "a rewrite keeps the protocol");
         let (source, destination) = (v4(to.source), v4(to.destination));
-        let addresses = address(v4(from.source), source).and(address(v4(from.destination), destination));
-        let source_port = word(from.source_port, to.source_port);
+        let ends = [(v4(from.source), source), (v4(from.destination), destination)];
+        let ends = ends.map(|(from, to)| (u32::from(from), u32::from(to)));
+        let both = |source: u16, destination: u16| u32::from(source) << 16 | u32::from(destination);
+        let ports =
+            (both(from.source_port, from.destination_port), both(to.source_port, to.destination_port));
+        let changed = ends.iter().chain([&ports]).any(|(from, to)| from != to) || ttl_decrement > 0;
+        let addresses = Sum::changes(ends);
         let transport = match to.protocol {
-            Protocol::ICMP => source_port,
-            _ => addresses.and(source_port).and(word(from.destination_port, to.destination_port)),
+            Protocol::ICMP => word(from.source_port, to.source_port),
+            _ => Sum::changes([ends[0], ends[1], ports]),
         };
         let ([a, b, c, d], [e, f, g, h]) = (source.octets(), destination.octets());
         let ([i, j], [k, l]) = (to.source_port.to_be_bytes(), to.destination_port.to_be_bytes());
@@ -62,7 +67,7 @@ impl Rewrite {
             addresses: addresses.fold().to_be_bytes(),
             transport: transport.fold().to_be_bytes(),
             ttl_decrement,
-            effect: if from == to && ttl_decrement == 0 { Effect::Identity } else { Effect::Change },
+            effect: if changed { Effect::Change } else { Effect::Identity },
         }
     }
 
@@ -298,11 +303,6 @@ const fn udp_checksum(before: u16, after: u16) -> u16 {
 
 #[inline]
 fn word(from: u16, to: u16) -> Sum {
-    Sum::change(from.into(), to.into())
-}
-
-#[inline]
-fn address(from: Ipv4Addr, to: Ipv4Addr) -> Sum {
     Sum::change(from.into(), to.into())
 }
 

@@ -6,7 +6,11 @@
 //! flow cache knows yet. All that is state is asked as ever: whether the connection is known, whether it has a lease, which port is free.
 //! Wherever that makes a difference, the packet is walked.
 //!
+//! A SYN-ACK goes by what the last one between the same ends has met (`answers`).
+//!
 //! A shortcut is of one generation of the tables. It only stands in for a walk that every stage accepted; it counts and commits as that does.
+
+mod answers;
 
 use std::net::{IpAddr, Ipv4Addr};
 
@@ -15,10 +19,12 @@ use localvpc_api::trace::{Direction, Protocol, Tuple};
 use localvpc_api::{EniId, Generation, LinkId};
 
 use super::Walk;
-use super::effects::Effect;
+use super::effects::{Dependency, Effect};
 use super::nat_gateway::preferred_address;
+use super::rewrite::Rewrite;
+use crate::flow::Decided;
 use crate::hash::Seed;
-use crate::packet::{Kind, Packet};
+use crate::packet::{Key, Kind, Packet};
 use crate::state::State;
 use crate::state::conntrack::{self, NewConnection};
 use crate::state::leases::{self, InsideKey, NewLease, PortReservation};
@@ -26,12 +32,14 @@ use crate::state::nat_ports::Destination;
 use crate::state::place::Place;
 use crate::state::reopens;
 use crate::tables::{EniIndex, NatGatewayIndex, Tables};
+use answers::Answers;
 
 /// Shortcuts of a worker, of fixed number.
 #[derive(Debug)]
 pub struct Shortcuts {
     /// By hash of the ends.
     places: Box<[Option<Shortcut>]>,
+    answers: Answers,
     generation: Generation,
     seed: Seed,
 }
@@ -41,6 +49,12 @@ pub struct Shortcuts {
 struct Shortcut {
     ends: Ends,
     legs: ArrayVec<Leg, LEGS>,
+    way: Way,
+}
+
+/// How packets leave that go the same way.
+#[derive(Clone, Copy, Debug)]
+struct Way {
     source: IpAddr,
     destination: IpAddr,
     out: LinkId,
@@ -86,6 +100,7 @@ impl Shortcuts {
     pub fn new(seed: u64) -> Self {
         Self {
             places: vec![None; PLACES].into(),
+            answers: Answers::new(),
             generation: Generation::default(),
             seed: Seed::from_random(seed),
         }
@@ -93,7 +108,12 @@ impl Shortcuts {
 
     /// Never any.
     pub fn none() -> Self {
-        Self { places: Box::default(), generation: Generation::default(), seed: Seed::from_random(0) }
+        Self {
+            places: Box::default(),
+            answers: Answers::none(),
+            generation: Generation::default(),
+            seed: Seed::from_random(0),
+        }
     }
 
     /// Prepares for packets under `generation`; what was decided under another is no longer true.
@@ -108,6 +128,7 @@ impl Shortcuts {
     /// Forgets all, which changes no packet.
     pub fn clear(&mut self) {
         self.places.fill(None);
+        self.answers.clear();
     }
 
     /// Does to a walk that has not begun what all its stages would do; says where the packet leaves. `None`: only the stages know, and
@@ -119,7 +140,10 @@ impl Shortcuts {
         link: LinkId,
         walk: &mut Walk<'a>,
     ) -> Option<LinkId> {
-        let taken = self.try_to_take(tables, state, link, walk);
+        let taken = match answers::is_one(walk.packet) {
+            true => self.answers.take(self.seed, state, link, walk),
+            false => self.try_to_take(tables, state, link, walk),
+        };
         if taken.is_none() {
             walk.effects.clear();
             walk.tuple = walk.packet.tuple;
@@ -136,8 +160,8 @@ impl Shortcuts {
         walk: &mut Walk<'a>,
     ) -> Option<LinkId> {
         let (ends, kind) = ends(walk.packet, link)?;
-        let shortcut = self.places.get(self.place(&ends))?.as_ref().filter(|known| known.ends == ends)?;
-        if walk.packet.segment_length > shortcut.mtu || walk.packet.ttl <= shortcut.ttl_spent {
+        let shortcut = self.known(&ends)?;
+        if !shortcut.way.takes(walk.packet) {
             return None;
         }
         for leg in &shortcut.legs {
@@ -208,45 +232,77 @@ impl Shortcuts {
                 }
             }
         }
-        walk.tuple.source = shortcut.source;
-        walk.tuple.destination = shortcut.destination;
-        walk.mtu = shortcut.mtu;
-        walk.mss = shortcut.mss;
-        walk.ttl_spent = shortcut.ttl_spent;
-        walk.sender = shortcut.sender;
-        walk.receiver = shortcut.receiver;
-        Some(shortcut.out)
+        Some(shortcut.way.take(walk))
     }
 
     /// Remembers a walk that every stage accepted, before its proposals are carried out, if it is of a kind that can be taken again.
-    pub fn remember(&mut self, tables: &Tables, link: LinkId, out: LinkId, walk: &Walk<'_>) {
+    pub fn remember(&mut self, tables: &Tables, state: &State, link: LinkId, out: LinkId, walk: &Walk<'_>) {
+        if answers::is_one(walk.packet) {
+            self.answers.remember(self.seed, tables, state, link, out, walk);
+            return;
+        }
         let Some((ends, Segment::First)) = ends(walk.packet, link) else { return };
         let at = self.place(&ends);
         if let Some(place) = self.places.get_mut(at)
             && let Some(legs) = legs(tables, walk)
         {
-            let Walk { tuple, sender, receiver, mtu, mss, ttl_spent, .. } = *walk;
-            let Tuple { source, destination, .. } = tuple;
-            *place = Some(Shortcut {
-                ends,
-                legs,
-                source,
-                destination,
-                out,
-                sender,
-                receiver,
-                mtu,
-                mss,
-                ttl_spent,
-            });
+            *place = Some(Shortcut { ends, legs, way: Way::of(walk, out) });
         }
+    }
+
+    /// What the flow cache may keep of a connection's packets that go the other way, once the answer to its SYN was accepted: it came in on `from`
+    /// with one tuple, leaves with another, and has decided so. `None`: only a walk knows.
+    pub fn other_way(
+        &self,
+        from: LinkId,
+        came: &Tuple,
+        leaves: &Tuple,
+        answer: &Decided,
+    ) -> Option<(Key, Decided)> {
+        let (before, after) = (leaves.reversed(), came.reversed());
+        let ends = Ends::of(&before, answer.out)?;
+        let Shortcut { legs, way, .. } = self.known(&ends)?;
+        let leased = legs.iter().filter_map(|leg| match leg {
+            Leg::Lease { nat_gateway, .. } => Some(*nat_gateway),
+            Leg::Track { .. } => None,
+        });
+        // Then it is the same connections and leases that both ways depend on: at each of these, one's tuple is the other's reversed.
+        let mirrored = (way.out, way.source, way.destination) == (from, after.source, after.destination)
+            && (way.sender, way.receiver) == (answer.receiver, answer.sender)
+            && legs.len() == answer.dependencies.len()
+            && leased.eq(answer.nat_gateways.iter().map(|(nat_gateway, _)| *nat_gateway));
+        if !mirrored {
+            return None;
+        }
+        let dependencies = answer.dependencies.iter().map(|dependency| match *dependency {
+            Dependency::Connection(activity, direction) => {
+                Some(Dependency::Connection(activity, direction.opposite()))
+            }
+            Dependency::Lease(activity, direction) => Some(Dependency::Lease(activity, direction.opposite())),
+            Dependency::NoConnection(_) => None,
+        });
+        let gateways = answer.nat_gateways.iter().map(|(at, direction)| (*at, direction.opposite()));
+        let decided = Decided {
+            out: way.out,
+            rewrite: Rewrite::new(before, after, way.ttl_spent),
+            mtu: way.mtu,
+            ttl: Decided::smallest_ttl(way.ttl_spent),
+            dependencies: dependencies.collect::<Option<_>>()?,
+            nat_gateways: gateways.collect(),
+            sender: way.sender,
+            receiver: way.receiver,
+        };
+        Some((Key::of_answers(leaves, answer.out)?, decided))
+    }
+
+    #[inline]
+    fn known(&self, ends: &Ends) -> Option<&Shortcut> {
+        self.places.get(self.place(ends))?.as_ref().filter(|known| known.ends == *ends)
     }
 
     #[inline]
     fn place(&self, ends: &Ends) -> usize {
-        let Ends { source, destination, link, port } = *ends;
-        let addresses = u64::from(u32::from(source)) << 32 | u64::from(u32::from(destination));
-        self.seed.hash([addresses, u64::from(link.0) << 16 | u64::from(port)]) as usize % PLACES
+        ends.place(self.seed)
     }
 }
 
@@ -264,11 +320,51 @@ enum Segment {
 fn ends(packet: &Packet, link: LinkId) -> Option<(Ends, Segment)> {
     let (Kind::Tcp(facts), None) = (&packet.kind, packet.fragment) else { return None };
     let segment = if facts.begins_connection() { Segment::First } else { Segment::Later };
-    let (IpAddr::V4(source), IpAddr::V4(destination)) = (packet.tuple.source, packet.tuple.destination)
-    else {
-        return None;
-    };
-    Some((Ends { source, destination, link, port: packet.tuple.destination_port }, segment))
+    Some((Ends::of(&packet.tuple, link)?, segment))
+}
+
+impl Ends {
+    /// `None` if they are not IPv4.
+    #[inline]
+    fn of(tuple: &Tuple, link: LinkId) -> Option<Self> {
+        let (IpAddr::V4(source), IpAddr::V4(destination)) = (tuple.source, tuple.destination) else {
+            return None;
+        };
+        Some(Self { source, destination, link, port: tuple.destination_port })
+    }
+
+    /// Which of the [`PLACES`] is theirs.
+    #[inline]
+    fn place(&self, seed: Seed) -> usize {
+        let Self { source, destination, link, port } = *self;
+        let addresses = u64::from(u32::from(source)) << 32 | u64::from(u32::from(destination));
+        seed.hash([addresses, u64::from(link.0) << 16 | u64::from(port)]) as usize % PLACES
+    }
+}
+
+impl Way {
+    /// That of a walk that every stage accepted.
+    fn of(walk: &Walk<'_>, out: LinkId) -> Self {
+        let Walk { tuple, sender, receiver, mtu, mss, ttl_spent, .. } = *walk;
+        let Tuple { source, destination, .. } = tuple;
+        Self { source, destination, out, sender, receiver, mtu, mss, ttl_spent }
+    }
+
+    /// Whether a packet can go it as it is.
+    #[inline]
+    fn takes(&self, packet: &Packet) -> bool {
+        packet.segment_length <= self.mtu && packet.ttl > self.ttl_spent
+    }
+
+    /// Does to a walk what its stages would do, but for ports and proposals.
+    #[inline]
+    fn take(&self, walk: &mut Walk<'_>) -> LinkId {
+        let Self { source, destination, out, sender, receiver, mtu, mss, ttl_spent } = *self;
+        (walk.tuple.source, walk.tuple.destination) = (source, destination);
+        (walk.sender, walk.receiver) = (sender, receiver);
+        (walk.mtu, walk.mss, walk.ttl_spent) = (mtu, mss, ttl_spent);
+        out
+    }
 }
 
 /// `None` if the walk met state that another one may not meet, or changed more than a port of its source.
@@ -317,192 +413,4 @@ fn addresses(tuple: &Tuple) -> Addresses {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::packet::{Offload, TcpFacts, parse};
-    use crate::testing::fabric::Fabric;
-    use crate::testing::{craft, lab};
-
-    /// What a walk is afterwards, for comparison. Of a reservation only what was reserved is shown.
-    fn outcome(out: LinkId, walk: &Walk<'_>) -> String {
-        let effects: Vec<String> = walk
-            .effects
-            .as_slice()
-            .iter()
-            .map(|effect| match effect {
-                Effect::NewLease { nat_gateway, new, reservation } => {
-                    format!("{nat_gateway:?} {new:?} {:?}", reservation.key())
-                }
-                other => format!("{other:?}"),
-            })
-            .collect();
-        let Walk { tuple, embedded, ttl_spent, mtu, mss, sender, receiver, refused_by, .. } = walk;
-        format!(
-            "{out:?} {tuple:?} {embedded:?} {ttl_spent} {mtu} {mss} {sender:?} {receiver:?} {refused_by:?} {effects:#?}"
-        )
-    }
-
-    fn by_stages<'a>(fabric: &'a Fabric, link: LinkId, walk: &mut Walk<'a>) -> LinkId {
-        let at = crate::pipeline::admit(&fabric.tables, link, walk, &mut ()).unwrap();
-        crate::pipeline::walk(&fabric.tables, &fabric.state, at, walk, &mut ()).unwrap()
-    }
-
-    fn syn(from: &str, to: &str) -> Packet {
-        parse(&craft::tcp(TcpFacts::SYN, from, to), Offload::default()).unwrap()
-    }
-
-    fn fabric() -> Fabric {
-        Fabric::new(lab::tables())
-    }
-
-    fn walk(packet: &Packet) -> Walk<'_> {
-        Walk::new(packet, crate::Time(1_000_000), 12_345 << 32)
-    }
-
-    /// Shortcuts after a SYN from port 1000 on, and that SYN's ends.
-    fn after_one(fabric: &Fabric, link: LinkId, from: &str, to: &str) -> Shortcuts {
-        let mut shortcuts = Shortcuts::new(1);
-        shortcuts.turn_to(fabric.tables.generation);
-        let first = syn(&format!("{from}:1000"), to);
-        let mut walk = walk(&first);
-        let out = by_stages(fabric, link, &mut walk);
-        shortcuts.remember(&fabric.tables, link, out, &walk);
-        shortcuts
-    }
-
-    #[test]
-    fn proposes_what_the_stages_propose() {
-        let mut fabric = fabric();
-        for (link, from, to) in [
-            // Through the NAT gateway; through it and back in to another instance, which sees another source; through the internet
-            // gateway; within the VPC; in from the internet.
-            (lab::APP.1, "10.0.2.20", "203.0.113.5:443"),
-            (lab::APP.1, "10.0.2.20", "198.51.100.10:80"),
-            (lab::WEB.1, "10.0.1.10", "203.0.113.5:443"),
-            (lab::APP.1, "10.0.2.20", "10.0.2.30:5432"),
-            (lab::INTERNET, "203.0.113.5", "198.51.100.10:80"),
-        ] {
-            let shortcuts = after_one(&fabric, link, from, to);
-            let ends = format!("{from}:2000");
-            // The second finds the connection that the first has made.
-            for flags in [TcpFacts::SYN, TcpFacts::ACK, TcpFacts::FIN | TcpFacts::ACK, TcpFacts::RST] {
-                let bytes = craft::tcp(flags, ends.as_str(), to);
-                let next = parse(&bytes, Offload::default()).unwrap();
-                let expected = {
-                    let mut walk = walk(&next);
-                    let out = by_stages(&fabric, link, &mut walk);
-                    outcome(out, &walk)
-                };
-                let mut taken = walk(&next);
-                let out = shortcuts.take(&fabric.tables, &fabric.state, link, &mut taken);
-                if link == lab::INTERNET && flags != TcpFacts::SYN {
-                    assert_eq!(out, None, "web does not track what anybody may send it (SG-32)");
-                    continue;
-                }
-                let out = out.unwrap_or_else(|| panic!("a shortcut from {from} to {to}, flags {flags:#x}"));
-                assert_eq!(outcome(out, &taken), expected);
-                drop(taken);
-                fabric.send_on(0, link, bytes, Offload::default());
-            }
-        }
-    }
-
-    #[test]
-    fn is_only_between_the_same_ends_for_what_fits() {
-        let fabric = fabric();
-        let (link, from, to) = (lab::APP.1, "10.0.2.20", "203.0.113.5:443");
-        let shortcuts = after_one(&fabric, link, from, to);
-        let taken = |link, packet: &Packet| {
-            let mut walk = walk(packet);
-            let taken = shortcuts.take(&fabric.tables, &fabric.state, link, &mut walk).is_some();
-            assert!(taken || walk.effects.as_slice().is_empty() && walk.tuple == packet.tuple, "{walk:?}");
-            taken
-        };
-        let next = syn("10.0.2.20:2000", to);
-        assert!(taken(link, &next));
-        assert!(!taken(lab::WEB.1, &next), "another link");
-        assert!(!taken(link, &syn("10.0.2.21:2000", to)), "another source");
-        assert!(!taken(link, &syn("10.0.2.20:2000", "203.0.113.5:80")), "another port");
-        assert!(!taken(link, &syn("10.0.2.20:2000", "203.0.113.6:443")), "another destination");
-        assert!(!taken(link, &Packet { ttl: 1, ..next }), "time exceeded at the NAT gateway");
-        assert!(taken(link, &Packet { ttl: 2, ..next }));
-        assert!(taken(link, &Packet { segment_length: 1500, ..next }));
-        assert!(!taken(link, &Packet { segment_length: 1501, ..next }), "too big for the internet");
-        for flags in [TcpFacts::ACK, TcpFacts::SYN | TcpFacts::ACK, TcpFacts::SYN | TcpFacts::RST] {
-            let other = parse(&craft::tcp(flags, "10.0.2.20:2000", to), Offload::default()).unwrap();
-            assert!(!taken(link, &other), "flags {flags:#x}");
-        }
-    }
-
-    #[test]
-    fn ends_with_its_generation_and_gives_way_to_what_is_known() {
-        let mut fabric = fabric();
-        let (link, from, to) = (lab::APP.1, "10.0.2.20", "203.0.113.5:443");
-        let mut shortcuts = after_one(&fabric, link, from, to);
-        let next = syn("10.0.2.20:2000", to);
-        let taken = |shortcuts: &Shortcuts, fabric: &Fabric| {
-            shortcuts.take(&fabric.tables, &fabric.state, link, &mut walk(&next)).is_some()
-        };
-        assert!(taken(&shortcuts, &fabric));
-        fabric.send_on(0, link, craft::tcp(TcpFacts::SYN, "10.0.2.20:2000", to), Offload::default());
-        assert!(!taken(&shortcuts, &fabric), "the connection is known now");
-        fabric.pass_ms(1_000_000);
-        let ack = parse(&craft::tcp(TcpFacts::ACK, "10.0.2.20:2000", to), Offload::default()).unwrap();
-        let later = shortcuts.take(&fabric.tables, &fabric.state, link, &mut walk(&ack));
-        assert_eq!(later, None, "nothing is known any more");
-        assert!(taken(&shortcuts, &fabric));
-        shortcuts.turn_to(fabric.tables.generation);
-        assert!(taken(&shortcuts, &fabric));
-        shortcuts.turn_to(Generation(fabric.tables.generation.0 + 1));
-        assert!(!taken(&shortcuts, &fabric));
-    }
-
-    #[test]
-    fn a_closed_connection_that_is_opened_again_keeps_its_translation() {
-        let mut fabric = fabric();
-        let (link, from, to) = (lab::APP.1, "10.0.2.20", "203.0.113.5:443");
-        let next = syn("10.0.2.20:2000", to);
-        for flags in [TcpFacts::SYN, TcpFacts::RST] {
-            fabric.send_on(0, link, craft::tcp(flags, "10.0.2.20:2000", to), Offload::default());
-        }
-        let mut walked = walk(&next);
-        let out = by_stages(&fabric, link, &mut walked);
-        let reopens = |effect: &Effect<'_>| matches!(effect, Effect::Reopen { .. });
-        assert!(walked.effects.as_slice().iter().any(reopens), "{walked:?}");
-        // As others remember it, and as it is remembered itself.
-        let mut own = Shortcuts::new(1);
-        own.turn_to(fabric.tables.generation);
-        own.remember(&fabric.tables, link, out, &walked);
-        for shortcuts in [after_one(&fabric, link, from, to), own] {
-            let mut taken = walk(&next);
-            assert_eq!(shortcuts.take(&fabric.tables, &fabric.state, link, &mut taken), Some(out));
-            assert_eq!(outcome(out, &taken), outcome(out, &walked));
-        }
-    }
-
-    #[test]
-    fn of_several_addresses_only_the_one_that_its_source_keeps_to_is_remembered() {
-        let mut fabric = fabric();
-        fabric.push(|rows| {
-            let other = lab::ip("10.0.1.101");
-            rows.nat_gateways[0].addresses.push(other);
-            rows.public_addresses.push(lab::public("198.51.100.101", "10.0.1.101"));
-        });
-        let (link, to) = (lab::APP.1, "203.0.113.5:443");
-        let first = syn("10.0.2.20:1000", to);
-        let preferred = preferred_address(&fabric.tables.nat_gateways[0], first.tuple.source);
-        let destination = Destination {
-            nat_gateway: lab::NAT,
-            address: preferred,
-            remote: first.tuple.destination,
-            remote_port: 443,
-            protocol: Protocol::TCP,
-        };
-        for _ in 0..55_000 {
-            fabric.state.leases.ports.reserve(&destination, 7 << 32).unwrap();
-        }
-        let shortcuts = after_one(&fabric, link, "10.0.2.20", to);
-        let mut walk = walk(&first);
-        assert_eq!(shortcuts.take(&fabric.tables, &fabric.state, link, &mut walk), None);
-    }
-}
+mod tests;

@@ -361,22 +361,43 @@ impl Activity {
         now: Time,
     ) -> bool {
         self.count(load, direction);
+        if facts.flags & (TcpFacts::SYN | TcpFacts::RST) != 0 {
+            return self.see_control(facts, scale, direction, now);
+        }
+        // Before the state, whose timeout may be shorter than it was idle.
+        self.hot.last_seen.store(now.0, Relaxed);
+        let Self { hot, cold } = self;
+        match stored::follow(&hot.state, facts, direction, &hot.streams, &cold.beginnings) {
+            Some((before, after)) => {
+                self.settle();
+                opens(tcp::phase(before), tcp::phase(after))
+            }
+            None => false,
+        }
+    }
+
+    /// Moves the TCP state along by a segment with SYN or RST.
+    #[inline(never)]
+    fn see_control(&self, facts: &TcpFacts, scale: Option<u8>, direction: Direction, now: Time) -> bool {
+        let Self { hot, cold } = self;
+        if stored::answer(&hot.state, facts, scale, direction, &hot.streams, &cold.beginnings) {
+            hot.last_seen.store(now.0, Relaxed);
+            self.settle();
+            return false;
+        }
         let mut state = self.hot.state.load(Relaxed);
         loop {
             let before = stored::load(state, &self.hot.streams, &self.cold.beginnings);
             let mut after = before;
             let timer = after.see(facts, scale, direction);
             if timer == Timer::Restart {
-                // Before the state, whose timeout may be shorter than it was idle.
                 self.hot.last_seen.store(now.0, Relaxed);
             }
-            // Two workers may see a FIN each.
             match self.hot.state.compare_exchange(state, after.state(), Relaxed, Relaxed) {
                 Ok(_) => {
                     stored::update(&before, &after, &self.hot.streams, &self.cold.beginnings);
                     self.settle();
-                    return (before.phase(), after.phase())
-                        == (ConnectionState::New, ConnectionState::Established);
+                    return opens(before.phase(), after.phase());
                 }
                 Err(other) => state = other,
             }
@@ -461,6 +482,11 @@ impl Activity {
     fn packets(&self, at: usize) -> u64 {
         u64::from(self.cold.packets[at].load(Relaxed)) << 32 | u64::from(self.hot.packets[at].load(Relaxed))
     }
+}
+
+/// Whether a handshake was completed.
+fn opens(before: ConnectionState, after: ConnectionState) -> bool {
+    (before, after) == (ConnectionState::New, ConnectionState::Established)
 }
 
 impl Cold {

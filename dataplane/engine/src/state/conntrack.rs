@@ -12,7 +12,7 @@ use localvpc_api::report::{ConnectionState, Initiator};
 use localvpc_api::tables::TrackingTimeouts;
 use localvpc_api::trace::{Direction, Protocol, Tuple};
 
-use super::activity::{Activities, Activity, Ref, Timeouts};
+use super::activity::{Activities, Activity, Label, Ref, Timeouts};
 use super::allowance::{Allowance, Allowances};
 use super::index::{Absence, Index};
 use super::place::Place;
@@ -161,6 +161,12 @@ impl Connections {
         self.index.still_absent(absence)
     }
 
+    /// What a connection is, if it still is: its ENI, and the tuple as that sends it.
+    pub fn key(&self, activity: Ref) -> Option<ConnectionKey> {
+        let (_, label) = self.activities.label(activity.slot).filter(|(now, _)| *now == activity)?;
+        Some(self.unpacked(&label))
+    }
+
     /// Makes a connection that begins with `packet`. One that is closed or has idled out is replaced; a live one is kept
     /// and counts the packet. Where there is no room, the ENI's oldest half-open connection gives way.
     ///
@@ -294,11 +300,14 @@ impl Connections {
                     INBOUND => Initiator::Remote,
                     _ => Initiator::Local,
                 };
-                let place = Place::of_label(&label, self.seed);
-                let key = ConnectionKey { eni: eni(&place), outbound: place.tuple() };
-                each(&key, initiator, line);
+                each(&self.unpacked(&label), initiator, line);
             }
         });
+    }
+
+    fn unpacked(&self, label: &Label) -> ConnectionKey {
+        let place = Place::of_label(label, self.seed);
+        ConnectionKey { eni: eni(&place), outbound: place.tuple() }
     }
 
     /// Connections in the index.

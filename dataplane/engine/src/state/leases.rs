@@ -350,6 +350,17 @@ impl Leases {
         self.inside.remove(Place::of_label(label, self.seed).hash, activity.slot);
         self.outside.remove(self.outside_hash(label), activity.slot);
         self.activities.end(activity);
+        let OutsideKey { destination, port } = self.outer(label);
+        self.ports.release(&destination, port);
+    }
+
+    /// How the replies of a lease come back, if it still is.
+    pub fn outside_key(&self, activity: Ref) -> Option<OutsideKey> {
+        let (_, label) = self.activities.label(activity.slot).filter(|(now, _)| *now == activity)?;
+        Some(self.outer(&label))
+    }
+
+    fn outer(&self, label: &Label) -> OutsideKey {
         let Translation { address, port } = translation(label);
         let InsideKey { nat_gateway, tuple } = self.unpacked(label);
         let destination = Destination {
@@ -359,7 +370,7 @@ impl Leases {
             remote_port: tuple.destination_port,
             protocol: tuple.protocol,
         };
-        self.ports.release(&destination, port);
+        OutsideKey { destination, port }
     }
 
     fn unpacked(&self, label: &Label) -> InsideKey {

@@ -58,7 +58,31 @@ impl<K: Key> Intervals<K> {
         }
         found
     }
+}
 
+impl Intervals<u16> {
+    /// The first and the last key of the interval that contains `key`.
+    pub fn around(&self, key: u16) -> (u16, u16) {
+        let nodes = &self.nodes[self.root.start()..];
+        let word = Sought::new(key.word(0));
+        let (mut at, mut first_leaf) = (0, 0);
+        for _ in 0..self.root.inner_layers() {
+            at = first_child(at) + word.above(&nodes[at].ends);
+            first_leaf = first_child(first_leaf);
+        }
+        let below = word.above(&nodes[at].ends);
+        // Leaves are full, but the last.
+        let before = match below.checked_sub(1) {
+            Some(place) => Some(nodes[at].ends[place]),
+            None if at > first_leaf => Some(nodes[at - 1].ends[FAN - 1]),
+            None => None,
+        };
+        let end_of = |end: i32| u16::try_from(unbiased(end)).unwrap_or(u16::MAX);
+        (before.map_or(0, |end| end_of(end) + 1), end_of(nodes[at].ends[below]))
+    }
+}
+
+impl<K: Key> Intervals<K> {
     #[inline]
     fn search(&self, tree: Tree, word: u32) -> u32 {
         let nodes = &self.nodes[tree.start()..];
@@ -232,6 +256,10 @@ const fn biased(word: u32) -> i32 {
     (word ^ 1 << 31) as i32
 }
 
+const fn unbiased(end: i32) -> u32 {
+    end as u32 ^ 1 << 31
+}
+
 /// A word to compare with many.
 #[derive(Clone, Copy)]
 struct Sought(i32);
@@ -352,5 +380,20 @@ mod tests {
         let word = prop_oneof![4 => Just(0), 2 => Just(u32::MAX), 3 => 1..4u32, 1 => any::<u32>()];
         prop::array::uniform4(word)
             .prop_map(|words| words.iter().fold(0, |key, word| key << 32 | u128::from(*word)))
+    }
+
+    #[test]
+    fn around_a_key_is_all_of_its_interval() {
+        // One leaf; several below one node; below several; an interval that begins a leaf, and the last one.
+        for (count, step) in [(1_u16, 1), (2, 100), (16, 5), (17, 300), (40, 7), (300, 200), (5_000, 13)] {
+            let cuts: Vec<(u16, u32)> = (0..count).map(|at| (at * step, u32::from(at % 2))).collect();
+            let intervals = Intervals::new(&cuts);
+            for at in 0..count {
+                let (first, last) = (at * step, if at + 1 < count { (at + 1) * step - 1 } else { u16::MAX });
+                for key in [first, first / 2 + last / 2, last] {
+                    assert_eq!(intervals.around(key), (first, last), "{key} of {count} by {step}");
+                }
+            }
+        }
     }
 }

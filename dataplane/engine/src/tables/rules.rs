@@ -158,6 +158,11 @@ impl AclRules {
         let (word, bits) = matching.find(|(_, bits)| *bits != 0)?;
         Some(self.entries[word * 64 + bits.trailing_zeros() as usize])
     }
+
+    /// The first and the last of the TCP ports around this one that match the same entries, whatever the address.
+    pub fn tcp_ports_like(&self, port: u16) -> (u16, u16) {
+        self.matcher.tcp_ports_like(port)
+    }
 }
 
 fn is_anywhere(peer: PatternPeer) -> bool {

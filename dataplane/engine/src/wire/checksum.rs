@@ -53,11 +53,17 @@ impl Sum {
 
     /// The same of 32 bits, as big-endian numbers.
     #[inline]
-    pub const fn change(from: u32, to: u32) -> Self {
-        let removed = !from;
-        let sum = (removed >> 16) + (removed & 0xFFFF) + (to >> 16) + (to & 0xFFFF);
-        // Folding keeps the remainder, as 2¹⁶ leaves 1; minus zero becomes zero, as above.
-        Self((sum % 0xFFFF) as u64)
+    pub fn change(from: u32, to: u32) -> Self {
+        Self::changes([(from, to)])
+    }
+
+    /// The same of several numbers of 32 bits, each with what replaces it.
+    #[inline]
+    pub fn changes<const COUNT: usize>(pairs: [(u32, u32); COUNT]) -> Self {
+        let halves = |number: u32| u64::from(number >> 16) + u64::from(number & 0xFFFF);
+        let sum: u64 = pairs.iter().map(|(from, to)| halves(!from) + halves(*to)).sum();
+        // Folding keeps the remainder, as 2¹⁶ leaves 1; minus zero becomes zero, as above. The sum has few more than 16 bits.
+        Self((sum as u32 % 0xFFFF).into())
     }
 
     /// Both sums together.

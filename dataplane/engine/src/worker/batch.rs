@@ -54,14 +54,45 @@ impl Worker {
         self.turn_to(tables);
         let mut before = 0;
         for group in batch.chunks_mut(GROUP) {
-            self.forward_group(tables, state, before, group, now);
+            match group.len() {
+                1 => self.forward_alone(tables, state, before, &mut group[0], now),
+                2..=FEW => self.forward_group::<FEW>(tables, state, before, group, now),
+                _ => self.forward_group::<GROUP>(tables, state, before, group, now),
+            }
             before += group.len();
             self.settle(tables);
         }
     }
 
+    /// Nothing is to be waited for beside it, unless it is walked.
+    fn forward_alone(
+        &mut self,
+        tables: &Tables,
+        state: &State,
+        at: usize,
+        packet: &mut BatchPacket<'_>,
+        now: Time,
+    ) {
+        self.pending.packets += 1;
+        match packet::guess(packet.bytes, packet.from) {
+            Some((_, Opens::No)) if self.hit_either(state, packet, None, now) => return,
+            Some((key, Opens::Yes)) => {
+                let foreseen = self.foresee(tables, state, packet.from, packet.bytes);
+                if let Some(spot) = self.cache.spot(key) {
+                    self.cache.place(spot);
+                }
+                foreseen.inspect(|foreseen| foreseen.prefetch_records(state));
+            }
+            _ => {}
+        }
+        self.outbox.turn_to(at);
+        let arrival = Arrival { from: packet.from, offload: packet.offload, now };
+        packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
+    }
+
     /// Each stage has the processor fetch what the next one reads, for all packets, so that they wait for memory together.
-    fn forward_group(
+    #[inline(never)]
+    fn forward_group<const MOST: usize>(
         &mut self,
         tables: &Tables,
         state: &State,
@@ -70,9 +101,9 @@ impl Worker {
         now: Time,
     ) {
         // Packets of a flow come one after the other more often than not: what is found for one holds for those behind it.
-        let (mut spots, mut repeated) = ([None; GROUP], [false; GROUP]);
+        let (mut spots, mut repeated) = ([None; MOST], [false; MOST]);
         let (mut last, mut spot) = (Key::default(), None);
-        let mut opening = ArrayVec::<Spot, GROUP>::new();
+        let mut opening = ArrayVec::<Spot, MOST>::new();
         for ((found, repeated), packet) in spots.iter_mut().zip(&mut repeated).zip(&*group) {
             match packet::guess(packet.bytes, packet.from) {
                 Some((key, Opens::No)) => {
@@ -88,9 +119,9 @@ impl Worker {
                 None => {}
             }
         }
-        let mut places = [None; GROUP];
+        let mut places = [None; MOST];
         let mut place = None;
-        let mut foreseen = ArrayVec::<Foreseen, GROUP>::new();
+        let mut foreseen = ArrayVec::<Foreseen, MOST>::new();
         for (((found, spot), repeated), packet) in places.iter_mut().zip(&spots).zip(&repeated).zip(&*group) {
             if !repeated {
                 place = spot.and_then(|spot| self.cache.place(spot));
@@ -108,21 +139,35 @@ impl Worker {
         for spot in &opening {
             self.cache.place(*spot);
         }
-        if foreseen.len() <= FEW {
-            for Foreseen { connection, lease } in &foreseen {
-                state.connections.prefetch_records(connection);
-                lease.iter().for_each(|lease| state.leases.prefetch_records(lease));
-            }
+        if MOST <= FEW || foreseen.len() <= FEW {
+            foreseen.iter().for_each(|foreseen| foreseen.prefetch_records(state));
         }
         // What one packet changes, the next may depend on: from here on, one after the other.
         for (at, ((packet, spot), place)) in group.iter_mut().zip(&spots).zip(&places).enumerate() {
-            if spot.is_none() || !self.hit_apart(state, packet, *place, now) {
+            if spot.is_none() || !self.hit_either(state, packet, *place, now) {
                 self.outbox.turn_to(before + at);
                 let arrival = Arrival { from: packet.from, offload: packet.offload, now };
                 packet.verdict = Some(self.decide(tables, state, arrival, packet.bytes));
             }
         }
         self.pending.packets += group.len() as u64;
+    }
+
+    /// A hit in mid-stream, or one that may change its connection.
+    #[inline]
+    fn hit_either(
+        &mut self,
+        state: &State,
+        packet: &mut BatchPacket<'_>,
+        place: Option<Place>,
+        now: Time,
+    ) -> bool {
+        if self.hit_apart(state, packet, place, now) {
+            return true;
+        }
+        let arrival = Arrival { from: packet.from, offload: packet.offload, now };
+        packet.verdict = self.hit_by_segment(state, arrival, place, packet.bytes);
+        packet.verdict.is_some()
     }
 
     /// A hit, apart from the loop around it: both need all registers. Says whether it is one.
@@ -177,6 +222,14 @@ struct Foreseen {
     connection: state::place::Place,
     /// For its lease, if it goes through the NAT gateway that the last one went through.
     lease: Option<state::place::Place>,
+}
+
+impl Foreseen {
+    /// Has the processor fetch the records that a connection before it may have left.
+    fn prefetch_records(&self, state: &State) {
+        state.connections.prefetch_records(&self.connection);
+        self.lease.iter().for_each(|lease| state.leases.prefetch_records(lease));
+    }
 }
 
 /// Packets that go through the stages together: enough that memory is waited for once, and few enough that what was fetched

@@ -30,7 +30,7 @@ mod cases;
 use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
-use self::side::{Segment, Side, is_after};
+use self::side::{Reach, Segment, Side, is_after};
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
@@ -83,6 +83,12 @@ pub fn shift(state: u32, direction: Direction) -> u32 {
     state >> (SHIFT + SHIFT_BITS * direction as u32) & ((1 << SHIFT_BITS) - 1)
 }
 
+/// The same, as a part of a state.
+#[inline]
+fn shifted(shift: u8, direction: Direction) -> u32 {
+    u32::from(shift) << (SHIFT + SHIFT_BITS * direction as u32)
+}
+
 /// How far a connection in this state has come.
 #[inline]
 pub fn phase(state: u32) -> ConnectionState {
@@ -99,6 +105,74 @@ pub fn phase(state: u32) -> ConnectionState {
 pub fn is_steady(state: u32) -> bool {
     const { assert!(ESTABLISHED == 1 && CLOSING == 2 && CLOSED == PHASE) };
     (state + 1) & 2 != 0
+}
+
+/// What a segment in a stream has changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Streamed {
+    state: u32,
+    /// How far its sender has come.
+    reach: Reach,
+}
+
+/// Moves a connection on by a segment without SYN and RST. `begun_by` tells whether it acknowledges the SYN of its receiver. `None` if it does not
+/// fit: nothing changes then.
+#[inline]
+fn stream(
+    state: u32,
+    facts: &TcpFacts,
+    from: Direction,
+    sender: Reach,
+    receiver: Reach,
+    begun_by: impl FnOnce() -> bool,
+) -> Option<Streamed> {
+    let to = from.opposite();
+    let segment = Segment::of(facts);
+    if !has(state, SYN, from) || !has(state, SYN, to) || !sender.fits(&segment, receiver) {
+        return None;
+    }
+    let reach = sender.after(&segment, shift(state, from));
+    let mut state = state;
+    if state & PHASE == OPENING {
+        if !begun_by() {
+            return None;
+        }
+        state = establish(state | ACKED << from as u32);
+    }
+    let goes_on = reach.end != sender.end || reach.ack != sender.ack;
+    if has(state, RESET, from) && goes_on {
+        // RFC 7857 §2 (TRANS): so the RST was not its own. What the other end still sends shows nothing.
+        state = establish(enter(state & !(RESET << from as u32), OPENING));
+    }
+    if facts.flags & TcpFacts::FIN != 0 {
+        state |= FIN << from as u32;
+    }
+    if state & PHASE != CLOSED {
+        match (has(state, FIN, from), has(state, FIN, to)) {
+            (true, true) => state = enter(state, CLOSED),
+            (true, false) | (false, true) => state = enter(state, CLOSING),
+            (false, false) => {}
+        }
+    }
+    Some(Streamed { state, reach })
+}
+
+#[inline]
+fn has(state: u32, what: u32, direction: Direction) -> bool {
+    state & what << direction as u32 != 0
+}
+
+#[inline]
+fn enter(state: u32, phase: u32) -> u32 {
+    state & !PHASE | phase
+}
+
+#[inline]
+fn establish(state: u32) -> u32 {
+    match has(state, ACKED, Direction::Inbound) && has(state, ACKED, Direction::Outbound) {
+        true => enter(state, ESTABLISHED),
+        false => state,
+    }
 }
 
 impl Default for Connection {
@@ -185,36 +259,10 @@ impl Connection {
 
     fn stream(&mut self, facts: &TcpFacts, from: Direction) -> Timer {
         let (sender, receiver) = (self.side(from), self.side(from.opposite()));
-        let begun = self.has(SYN, from) && self.has(SYN, from.opposite());
-        let segment = Segment::of(facts);
-        if !begun || !sender.reach.fits(&segment, receiver.reach) {
-            return Timer::Restart;
-        }
-        let reach = sender.reach.after(&segment, shift(self.state, from));
-        if self.is_in(OPENING) {
-            if !receiver.is_begun_by(facts.acknowledgement) {
-                return Timer::Restart;
-            }
-            self.set(ACKED, from);
-            self.establish();
-        }
-        self.sides[from as usize].reach = reach;
-        let goes_on = reach.end != sender.reach.end || reach.ack != sender.reach.ack;
-        if self.has(RESET, from) && goes_on {
-            // RFC 7857 §2 (TRANS): so the RST was not its own. What the other end still sends shows nothing.
-            self.clear(RESET, from);
-            self.enter(OPENING);
-            self.establish();
-        }
-        if facts.flags & TcpFacts::FIN != 0 {
-            self.set(FIN, from);
-        }
-        if !self.is_in(CLOSED) {
-            match (self.has(FIN, from), self.has(FIN, from.opposite())) {
-                (true, true) => self.enter(CLOSED),
-                (true, false) | (false, true) => self.enter(CLOSING),
-                (false, false) => {}
-            }
+        let begun_by = || receiver.is_begun_by(facts.acknowledgement);
+        if let Some(after) = stream(self.state, facts, from, sender.reach, receiver.reach, begun_by) {
+            self.state = after.state;
+            self.sides[from as usize].reach = after.reach;
         }
         Timer::Restart
     }
@@ -259,9 +307,7 @@ impl Connection {
     }
 
     fn establish(&mut self) {
-        if self.has(ACKED, Direction::Inbound) && self.has(ACKED, Direction::Outbound) {
-            self.enter(ESTABLISHED);
-        }
+        self.state = establish(self.state);
     }
 
     fn side(&self, direction: Direction) -> Side {
@@ -273,11 +319,11 @@ impl Connection {
     }
 
     fn enter(&mut self, phase: u32) {
-        self.state = self.state & !PHASE | phase;
+        self.state = enter(self.state, phase);
     }
 
     fn has(&self, what: u32, direction: Direction) -> bool {
-        self.state & what << direction as u32 != 0
+        has(self.state, what, direction)
     }
 
     fn set(&mut self, what: u32, direction: Direction) {

@@ -9,7 +9,7 @@ use localvpc_api::trace::Direction;
 use zerocopy::FromZeros;
 
 use super::side::{Reach, Segment, Side};
-use super::{Connection, NEW, SYN, shift};
+use super::{ACKED, Connection, NEW, SYN, shift, shifted};
 use crate::packet::TcpFacts;
 
 /// How far both streams have come, by the direction in which they go: what a packet in mid-stream changes.
@@ -143,6 +143,42 @@ pub fn begin(
     NEW | SYN << from as u32
 }
 
+/// Moves a connection on by the SYN-ACK that answers its SYN, where it is kept: what [`Connection::see`] makes of it, only sooner. `false`, and nothing
+/// is changed, if more was seen than that SYN, or it is not answered.
+#[inline]
+pub fn answer(
+    state: &AtomicU32,
+    facts: &TcpFacts,
+    scale: Option<u8>,
+    from: Direction,
+    streams: &Streams,
+    beginnings: &Beginnings,
+) -> bool {
+    const BOTH: u8 = TcpFacts::SYN | TcpFacts::ACK;
+    let to = from.opposite();
+    let before = NEW | SYN << to as u32;
+    if facts.flags & (BOTH | TcpFacts::RST) != BOTH || state.load(Relaxed) != before {
+        return false;
+    }
+    let asked = beginnings.side(to as usize, streams.reach(before, to));
+    let side = Side::beginning(facts, scale);
+    if !asked.is_begun_by(facts.acknowledgement) {
+        return false;
+    }
+    let shifts = match (side.scale, asked.scale) {
+        (Some(own), Some(other)) => shifted(own, from) | shifted(other, to),
+        _ => 0,
+    };
+    let after = before | (SYN | ACKED) << from as u32 | shifts;
+    if state.compare_exchange(before, after, Relaxed, Relaxed).is_err() {
+        return false;
+    }
+    streams.store(after, side.reach, from);
+    streams.store(after, Reach { ack: side.first, ..asked.reach }, to);
+    beginnings.store(from as usize, &side);
+    true
+}
+
 /// Writes all of a connection.
 fn write(connection: &Connection, streams: &Streams, beginnings: &Beginnings) {
     for direction in [Direction::Inbound, Direction::Outbound] {
@@ -151,6 +187,33 @@ fn write(connection: &Connection, streams: &Streams, beginnings: &Beginnings) {
         beginnings.store(direction as usize, &side);
     }
     beginnings.store_pending(&connection.pending);
+}
+
+/// Moves a connection on by a segment without SYN and RST, where it is kept: what [`Connection::see`] does, in place. Says which state it had and which it has; `None` if the segment changes nothing.
+#[inline]
+pub fn follow(
+    state: &AtomicU32,
+    facts: &TcpFacts,
+    from: Direction,
+    streams: &Streams,
+    beginnings: &Beginnings,
+) -> Option<(u32, u32)> {
+    let to = from.opposite();
+    let mut before = state.load(Relaxed);
+    loop {
+        let (sender, receiver) = (streams.reach(before, from), streams.reach(before, to));
+        let begun_by = || beginnings.side(to as usize, receiver).is_begun_by(facts.acknowledgement);
+        let after = super::stream(before, facts, from, sender, receiver, begun_by)?;
+        // Two workers may see a FIN each.
+        if after.state != before
+            && let Err(other) = state.compare_exchange(before, after.state, Relaxed, Relaxed)
+        {
+            before = other;
+            continue;
+        }
+        streams.store(before, after.reach, from);
+        return Some((before, after.state));
+    }
 }
 
 /// Writes what differs from `before`.
@@ -265,6 +328,88 @@ mod tests {
             assert_eq!(load(connection.state, &streams, &beginnings), connection, "{facts:?}");
         }
         assert_eq!(connection.side(Inbound).reach, Reach { end: 5_021, ack: 1_031, window: 900 << 2 });
+    }
+
+    #[test]
+    fn an_answer_is_what_seeing_makes_of_it() {
+        let rst = SYN | ACK | TcpFacts::RST;
+        for flags in [SYN | ACK, SYN | ACK | TcpFacts::FIN, rst, SYN, ACK] {
+            for acknowledgement in [1_000, 1_001, 1_006, 1_011, 1_012] {
+                for (asked, answered) in
+                    [(Some(7), Some(2)), (Some(15), Some(0)), (None, Some(3)), (Some(1), None)]
+                {
+                    for (to, before) in [(Outbound, 1), (Inbound, 1), (Outbound, 0), (Inbound, 2)] {
+                        let syn = (facts(SYN, 1_000, 0, 500), asked, to);
+                        let (mut connection, _) = play(&[syn, syn][..before]);
+                        let (streams, beginnings) = (Streams::default(), Beginnings::default());
+                        write(&connection, &streams, &beginnings);
+                        let state = AtomicU32::new(connection.state);
+                        let segment = facts(flags, 5_000, acknowledgement, 1_001);
+                        let from = to.opposite();
+                        let expected = before > 0
+                            && flags & rst & !TcpFacts::FIN == SYN | ACK
+                            && (1_001..=1_011).contains(&acknowledgement);
+                        assert_eq!(answer(&state, &segment, answered, from, &streams, &beginnings), expected);
+                        if expected {
+                            assert_eq!(connection.see(&segment, answered, from), Timer::Restart);
+                            // Windows are rounded up to the scale.
+                            let kept = Streams::default();
+                            kept.store(connection.state, connection.side(to).reach, to);
+                            kept.store(connection.state, connection.side(from).reach, from);
+                            for direction in [to, from] {
+                                connection.sides[direction as usize].reach =
+                                    kept.reach(connection.state, direction);
+                            }
+                        }
+                        assert_eq!(
+                            load(state.load(Relaxed), &streams, &beginnings),
+                            connection,
+                            "{segment:?}"
+                        );
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn following_is_what_seeing_does_without_syn_and_rst() {
+        let opened = [
+            (facts(SYN, 1_000, 0, 512), Some(7), Outbound),
+            (facts(SYN | ACK, 5_000, 1_011, 500), Some(2), Inbound),
+        ];
+        let fin = TcpFacts::FIN | ACK;
+        let rst = (facts(TcpFacts::RST, 1_021, 0, 0), None, Outbound);
+        let rest = [
+            (facts(ACK, 1_011, 4_000, 500), None, Outbound),
+            (facts(ACK, 1_011, 5_011, 500), None, Outbound),
+            (facts(fin, 5_011, 1_021, 700), None, Inbound),
+            rst,
+            (facts(ACK, 1_021, 9_999, 9), None, Outbound),
+            (facts(ACK, 1_021, 5_022, 9), None, Outbound),
+            (facts(fin, 1_031, 5_022, 800), None, Outbound),
+            (facts(ACK, 5_022, 1_042, 900), None, Inbound),
+        ];
+        // Before the handshake is complete, too, and where nothing has begun.
+        for begin in [&opened[..], &opened[..1], &[]] {
+            let (mut connection, _) = play(begin);
+            let (streams, beginnings) = (Streams::default(), Beginnings::default());
+            write(&connection, &streams, &beginnings);
+            let state = AtomicU32::new(connection.state);
+            for (facts, scale, from) in rest {
+                let before = connection;
+                connection.see(&facts, scale, from);
+                if facts.flags & TcpFacts::RST != 0 {
+                    write(&connection, &streams, &beginnings);
+                    state.store(connection.state, Relaxed);
+                    continue;
+                }
+                let followed = follow(&state, &facts, from, &streams, &beginnings);
+                assert_eq!(load(state.load(Relaxed), &streams, &beginnings), connection, "{facts:?}");
+                let (was, is) = followed.unwrap_or((before.state, before.state));
+                assert_eq!((was, is), (before.state, connection.state), "{facts:?}");
+            }
+        }
     }
 
     #[test]

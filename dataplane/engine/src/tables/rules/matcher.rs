@@ -90,6 +90,11 @@ impl Matcher {
         };
         by_address.iter().zip(by_port).map(|(a, b)| a & b)
     }
+
+    /// The first and the last of the TCP ports around this one that match the same rules.
+    pub fn tcp_ports_like(&self, port: u16) -> (u16, u16) {
+        self.tcp.rows.around(port)
+    }
 }
 
 /// One dimension: which rules match a key.
