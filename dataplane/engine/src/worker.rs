@@ -2,6 +2,7 @@
 
 mod batch;
 mod fragments;
+mod hit;
 mod outbox;
 
 use std::net::IpAddr;
@@ -12,9 +13,9 @@ use localvpc_api::{DiscardReason, LinkId, NatGatewayId};
 
 use crate::Time;
 use crate::answer::{self, LIMIT};
-use crate::flow::{Decided, FlowCache, Place};
+use crate::flow::{Decided, FlowCache};
 use crate::metrics::{Counter, MAX_WORKERS};
-use crate::packet::{self, Brief, Key, Kind, Offload, Packet, TcpFacts};
+use crate::packet::{self, Key, Kind, Offload, Packet, TcpFacts};
 use crate::pipeline::effects::{Dependencies, Effect, Effects, NotCommitted, count_refused};
 use crate::pipeline::rewrite::{Rewrite, rewrite_icmp_error, set_identification};
 use crate::pipeline::shortcut::Shortcuts;
@@ -180,61 +181,6 @@ impl Worker {
     #[inline]
     pub fn extras(&self) -> impl Iterator<Item = Extra<'_>> {
         self.outbox.packets()
-    }
-
-    /// Forwards a packet whose flow the cache knows, if it is in mid-stream.
-    #[inline(always)]
-    fn hit(
-        &mut self,
-        state: &State,
-        arrival: Arrival,
-        hint: Option<Place>,
-        bytes: &mut [u8],
-    ) -> Option<Verdict> {
-        // Apart, so that each of them knows what it deals with.
-        if packet::is_tcp(bytes) {
-            let packet = packet::tcp_brief(bytes, arrival.offload)?;
-            self.hit_by(&packet, state, arrival, hint, bytes)
-        } else {
-            let packet = packet::udp_brief(bytes, arrival.offload)?;
-            self.hit_by(&packet, state, arrival, hint, bytes)
-        }
-    }
-
-    #[inline(always)]
-    fn hit_by(
-        &mut self,
-        packet: &Brief,
-        state: &State,
-        arrival: Arrival,
-        hint: Option<Place>,
-        bytes: &mut [u8],
-    ) -> Option<Verdict> {
-        let key = packet.key(arrival.from)?;
-        let link = self.cache.forward(hint, key, packet, bytes, state, arrival.now)?;
-        Some(self.counted_hit(packet, link))
-    }
-
-    /// The same of a TCP segment that may change the state of its connection, which [`hit`](Self::hit) leaves alone. Apart from that, and read once more, so
-    /// that a hit keeps all it needs in registers.
-    #[inline(never)]
-    fn hit_by_segment(
-        &mut self,
-        state: &State,
-        arrival: Arrival,
-        hint: Option<Place>,
-        bytes: &mut [u8],
-    ) -> Option<Verdict> {
-        let packet = packet::segment_brief(bytes, arrival.offload)?;
-        let key = packet.key(arrival.from)?;
-        let link = self.cache.forward_segment(hint, key, &packet, bytes, state, arrival.now)?;
-        Some(self.counted_hit(&packet, link))
-    }
-
-    #[inline(always)]
-    fn counted_hit(&mut self, packet: &Brief, link: LinkId) -> Verdict {
-        self.pending.cache_hits += 1;
-        Verdict::Forward { link, length: packet.length.into(), segments: packet.segments }
     }
 
     /// Adds what was counted to what others can read.

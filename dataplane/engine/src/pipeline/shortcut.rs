@@ -242,8 +242,7 @@ impl Shortcuts {
             return;
         }
         let Some((ends, Segment::First)) = ends(walk.packet, link) else { return };
-        let at = self.place(&ends);
-        if let Some(place) = self.places.get_mut(at)
+        if let Some(place) = self.places.get_mut(ends.place(self.seed))
             && let Some(legs) = legs(tables, walk)
         {
             *place = Some(Shortcut { ends, legs, way: Way::of(walk, out) });
@@ -297,12 +296,7 @@ impl Shortcuts {
 
     #[inline]
     fn known(&self, ends: &Ends) -> Option<&Shortcut> {
-        self.places.get(self.place(ends))?.as_ref().filter(|known| known.ends == *ends)
-    }
-
-    #[inline]
-    fn place(&self, ends: &Ends) -> usize {
-        ends.place(self.seed)
+        self.places.get(ends.place(self.seed))?.as_ref().filter(|known| known.ends == *ends)
     }
 }
 

@@ -60,10 +60,10 @@ impl Sum {
     /// The same of several numbers of 32 bits, each with what replaces it.
     #[inline]
     pub fn changes<const COUNT: usize>(pairs: [(u32, u32); COUNT]) -> Self {
-        let halves = |number: u32| u64::from(number >> 16) + u64::from(number & 0xFFFF);
-        let sum: u64 = pairs.iter().map(|(from, to)| halves(!from) + halves(*to)).sum();
-        // Folding keeps the remainder, as 2¹⁶ leaves 1; minus zero becomes zero, as above. The sum has few more than 16 bits.
-        Self((sum as u32 % 0xFFFF).into())
+        let halves = |number: u32| (number >> 16) + (number & 0xFFFF);
+        let sum: u32 = pairs.iter().map(|(from, to)| halves(!from) + halves(*to)).sum();
+        // Folding keeps the remainder, as 2¹⁶ leaves 1; minus zero becomes zero, as above.
+        Self((sum % 0xFFFF).into())
     }
 
     /// Both sums together.

@@ -8,7 +8,7 @@ use localvpc_api::trace::{Direction, Protocol, Tuple};
 
 use super::{Arrival, Verdict, Worker};
 use crate::Time;
-use crate::flow::{Place, Spot};
+use crate::flow::Spot;
 use crate::packet::{self, Key, Offload, Opens};
 use crate::state::leases::InsideKey;
 use crate::state::nat_ports::Destination;
@@ -151,38 +151,6 @@ impl Worker {
             }
         }
         self.pending.packets += group.len() as u64;
-    }
-
-    /// A hit in mid-stream, or one that may change its connection.
-    #[inline]
-    fn hit_either(
-        &mut self,
-        state: &State,
-        packet: &mut BatchPacket<'_>,
-        place: Option<Place>,
-        now: Time,
-    ) -> bool {
-        if self.hit_apart(state, packet, place, now) {
-            return true;
-        }
-        let arrival = Arrival { from: packet.from, offload: packet.offload, now };
-        packet.verdict = self.hit_by_segment(state, arrival, place, packet.bytes);
-        packet.verdict.is_some()
-    }
-
-    /// A hit, apart from the loop around it: both need all registers. Says whether it is one.
-    #[inline(never)]
-    fn hit_apart(
-        &mut self,
-        state: &State,
-        packet: &mut BatchPacket<'_>,
-        place: Option<Place>,
-        now: Time,
-    ) -> bool {
-        let arrival = Arrival { from: packet.from, offload: packet.offload, now };
-        let Some(verdict) = self.hit(state, arrival, place, packet.bytes) else { return false };
-        packet.verdict = Some(verdict);
-        true
     }
 
     /// Has the processor fetch where the walk of a packet that an ENI sends will look for its connection, its lease and a port.
