@@ -19,6 +19,7 @@ use zerocopy::FromZeros;
 
 use crate::Time;
 use crate::hash::Seed;
+use crate::hint::cold_path;
 use crate::memory::{Zeroed, prefetch};
 use crate::packet::{Brief, Carried, Key};
 use crate::pipeline::effects::{Dependencies, Dependency};
@@ -248,7 +249,11 @@ impl FlowCache {
             if stored.kind() == NOTHING {
                 break;
             }
-            *line = stored.find(state, now)?;
+            let Some(found) = stored.find(state, now) else {
+                cold_path();
+                return None;
+            };
+            *line = found;
         }
         let load = packet.load();
         let mut leases = 0;

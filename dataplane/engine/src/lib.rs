@@ -33,6 +33,7 @@ pub mod answer;
 pub mod flow;
 pub mod fragment;
 mod hash;
+mod hint;
 pub mod memory;
 pub mod merge;
 pub mod metrics;

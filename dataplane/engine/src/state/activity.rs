@@ -17,6 +17,7 @@ use super::tcp::side::Segment;
 use super::tcp::stored::{self, Beginnings, Streams};
 use super::tcp::{self, Timer};
 use crate::Time;
+use crate::hint::cold_path;
 use crate::memory::{Zeroed, prefetch, prefetch_all};
 use crate::packet::{Kind, Load, Packet, TcpFacts};
 
@@ -362,6 +363,7 @@ impl Activity {
     ) -> bool {
         self.count(load, direction);
         if facts.flags & (TcpFacts::SYN | TcpFacts::RST) != 0 {
+            cold_path();
             return self.see_control(facts, scale, direction, now);
         }
         // Before the state, whose timeout may be shorter than it was idle.
@@ -369,7 +371,7 @@ impl Activity {
         let Self { hot, cold } = self;
         match stored::follow(&hot.state, facts, direction, &hot.streams, &cold.beginnings) {
             Some((before, after)) => {
-                self.settle();
+                self.settle_segment(after);
                 opens(tcp::phase(before), tcp::phase(after))
             }
             None => false,
@@ -425,10 +427,19 @@ impl Activity {
         let (after, carry) = before.overflowing_add(load.segments.into());
         packets[at].store(after, Relaxed);
         if carry {
+            cold_path();
             self.cold.packets[at].fetch_add(1, Relaxed);
         }
         bytes[at].store(bytes[at].load(Relaxed) + u64::from(load.length), Relaxed);
         before
+    }
+
+    /// Sets the timeout that belongs to a state of TCP.
+    #[inline]
+    fn settle_segment(&self, state: u32) {
+        let [new, established] = [0, 1].map(|at: usize| self.cold.timeouts[at].load(Relaxed));
+        let by_phase = [new, established, new, new.min(CLOSED_MS)];
+        self.hot.timeout.store(by_phase[(state & 3) as usize], Relaxed);
     }
 
     /// Sets the timeout that belongs to the state.

@@ -31,6 +31,7 @@ use localvpc_api::report::ConnectionState;
 use localvpc_api::trace::Direction;
 
 use self::side::{Reach, Segment, Side, is_after};
+use crate::hint::cold_path;
 use crate::packet::TcpFacts;
 
 /// All that is known of a TCP connection.
@@ -129,31 +130,30 @@ fn stream(
     let to = from.opposite();
     let segment = Segment::of(facts);
     if !has(state, SYN, from) || !has(state, SYN, to) || !sender.fits(&segment, receiver) {
+        cold_path();
         return None;
     }
     let reach = sender.after(&segment, shift(state, from));
     let mut state = state;
     if state & PHASE == OPENING {
         if !begun_by() {
+            cold_path();
             return None;
         }
         state = establish(state | ACKED << from as u32);
     }
     let goes_on = reach.end != sender.end || reach.ack != sender.ack;
     if has(state, RESET, from) && goes_on {
+        cold_path();
         // RFC 7857 §2 (TRANS): so the RST was not its own. What the other end still sends shows nothing.
         state = establish(enter(state & !(RESET << from as u32), OPENING));
     }
-    if facts.flags & TcpFacts::FIN != 0 {
-        state |= FIN << from as u32;
-    }
-    if state & PHASE != CLOSED {
-        match (has(state, FIN, from), has(state, FIN, to)) {
-            (true, true) => state = enter(state, CLOSED),
-            (true, false) | (false, true) => state = enter(state, CLOSING),
-            (false, false) => {}
-        }
-    }
+    state |= (FIN * u32::from(facts.flags & TcpFacts::FIN != 0)) << from as u32;
+    // No branch, since which of these a short connection takes is hard to foresee. A phase never goes back here.
+    let ended = has(state, FIN, from) as u32 + has(state, FIN, to) as u32;
+    const { assert!(CLOSING == 2 && CLOSED == 3 && ESTABLISHED < CLOSING) };
+    let phase = (state & PHASE).max((ended + 1) * u32::from(ended != 0));
+    state = enter(state, phase);
     Some(Streamed { state, reach })
 }
 

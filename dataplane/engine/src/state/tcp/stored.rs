@@ -10,6 +10,7 @@ use zerocopy::FromZeros;
 
 use super::side::{Reach, Segment, Side};
 use super::{ACKED, Connection, NEW, SYN, shift, shifted};
+use crate::hint::cold_path;
 use crate::packet::TcpFacts;
 
 /// How far both streams have come, by the direction in which they go: what a packet in mid-stream changes.
@@ -208,6 +209,7 @@ pub fn follow(
         if after.state != before
             && let Err(other) = state.compare_exchange(before, after.state, Relaxed, Relaxed)
         {
+            cold_path();
             before = other;
             continue;
         }
