@@ -46,3 +46,8 @@ leftovers() {
 
 NEXTEST_PROFILE_ARGS=()
 [ -z "${CI:-}" ] || NEXTEST_PROFILE_ARGS=(--profile ci)
+
+# Where cargo puts what it builds.
+target_directory() {
+  cargo metadata --format-version 1 --no-deps | sed 's/.*"target_directory":"\([^"]*\)".*/\1/'
+}

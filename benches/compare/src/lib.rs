@@ -1,6 +1,5 @@
-//! What the programs here share: the forwarder that decides nothing, what becomes of many numbers, and how progress is told.
+//! What the programs here share: what becomes of many numbers, and how progress is told.
 
-pub mod null;
 pub mod statistics;
 
 /// One line to standard error. Where even that is closed, nobody is left to be told.

@@ -174,3 +174,17 @@ fn load_levers_take_turns_with_the_usual() {
     }
     assert_eq!(lines.len(), 4, "{done}");
 }
+
+/// What it does takes ten minutes; that it says so does not.
+#[test]
+fn release_says_what_it_is_for_and_takes_no_arguments() {
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).with_file_name("scripts/release");
+    let run = |argument: &str| Command::new(&script).arg(argument).output().expect("bash");
+    let help = run("--help");
+    let said = String::from_utf8_lossy(&help.stdout);
+    assert!(help.status.success() && said.contains("Usage: sudo scripts/release"), "{help:?}");
+    assert!(!said.contains('#') && !said.contains("set -"), "its first lines, without their marks: {said}");
+    let refused = run("nonsense");
+    assert_eq!(refused.status.code(), Some(2), "{refused:?}");
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("`nonsense` is no argument"), "{refused:?}");
+}

@@ -12,12 +12,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use localvpc_api::LinkId;
 use localvpc_api::message::Offload;
-use localvpc_compare::null::Null;
 use localvpc_dataplane::device::tun::TunQueue;
 use localvpc_dataplane::device::{Arrival, Batch, Device, Outgoing, Written};
 use localvpc_dataplane::fleet::Fleet;
 use localvpc_dataplane::links::Link;
 use localvpc_engine::merge::Takes;
+use localvpc_null::Null;
 use localvpc_traffic::Endpoint;
 use rustix::thread::{CpuSet, Pid, UnshareFlags};
 

@@ -7,7 +7,7 @@
 
 use std::process::ExitCode;
 
-use localvpc_compare::null::Null;
+use localvpc_null::Null;
 
 fn main() -> ExitCode {
     localvpc_dataplane::process::main(|index, _seed| Null::new(index))
